@@ -1,0 +1,14 @@
+//! Measures the echo servers beside one another.
+//!
+//! ```text
+//! echo_compare [--connections 100,1000] [--rounds 21] [--requests 30000]
+//!              [--servers bare,greenloop,tokio,may] [--json FILE] [--strace]
+//! ```
+
+use std::io;
+
+use greenloop_benches::echo::compare::{Settings, compare};
+
+fn main() -> io::Result<()> {
+    compare(&Settings::parse(std::env::args().skip(1))?)
+}

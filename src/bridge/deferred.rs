@@ -1,0 +1,320 @@
+//! Deferreds for greenlets and futures, and greenlets as Deferreds.
+//!
+//! Floor 7. Uses: `hub::park`, `deferred`.
+
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    future::{Future, IntoFuture},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use crate::{
+    Cancelled, Deferred, Elapsed, Failure, Greenlet, JoinError, Killed,
+    deferred::CancelHandle,
+    hub::{
+        Hub,
+        park::{Interrupt, Mode, Wait, WaitOn},
+    },
+    time::Deadline,
+};
+
+/// Parks the current greenlet until `deferred` has fired, and returns its result.
+///
+/// Shape: a Deferred that has fired gives its result at once. It is taken by value: nobody else can
+/// wait for it.
+///
+/// # Errors
+///
+/// The Failure that it fired with. Where the caller cannot be suspended (outside
+/// [`run`](crate::run), in a `Waker`, on the hub's own stack): a Failure that says so, at once, and
+/// the Deferred is cancelled. [`Killed`] where a kill cannot unwind.
+///
+/// # Panics
+///
+/// Never.
+///
+/// # Cancellation
+///
+/// Cancellation point: always. A kill or an elapsed [`timeout`](crate::timeout) cancels the
+/// Deferred and unwinds; if the Deferred fails later all the same, that is reported. Inside
+/// [`shield`](crate::shield) the Deferred is not cancelled, and its late failure is reported too.
+///
+/// # Examples
+///
+/// ```
+/// use greenloop::{Deferred, Failure};
+/// use std::time::Duration;
+/// let answer: Result<i32, Failure> = greenloop::run(|| {
+///     let (resolver, deferred) = Deferred::new();
+///     greenloop::reactor().call_later(Duration::from_millis(1), move || resolver.callback(41));
+///     greenloop::wait_for_deferred(deferred.add_callback(|n| Ok(n + 1)))
+/// });
+/// assert_eq!(answer.ok(), Some(42));
+/// ```
+///
+/// # Source
+///
+/// geventreactor `waitForDeferred`; Twisted `blockingCallFromThread`.
+pub fn wait_for_deferred<T: 'static>(deferred: Deferred<T>) -> Result<T, Failure> {
+    wait_until(deferred, |_| Deadline::NEVER)
+}
+
+/// As [`wait_for_deferred`], but gives up after `limit`.
+///
+/// # Errors
+///
+/// As [`wait_for_deferred`]; and [`Elapsed`] after `limit`: then the Deferred was cancelled. If its
+/// canceller gave a value or an error of its own, that counts instead.
+///
+/// # Cancellation
+///
+/// As [`wait_for_deferred`].
+pub fn wait_for_deferred_timeout<T: 'static>(
+    deferred: Deferred<T>,
+    limit: Duration,
+) -> Result<T, Failure> {
+    wait_until(deferred, |hub| hub.deadline_in(limit))
+}
+
+/// What a waiter and the end of the chain share.
+struct Slot<T: 'static> {
+    result: Cell<Option<Result<T, Failure>>>,
+    /// The waiter has gone: a late failure has nobody but the report.
+    left: Cell<bool>,
+}
+
+impl<T: 'static> Drop for Slot<T> {
+    fn drop(&mut self) {
+        if let Some(Err(failure)) = self.result.take() {
+            failure.report_unhandled("a Deferred whose waiter was killed or timed out");
+        }
+    }
+}
+
+/// Cancels what was waited for if the wait is left by an unwind.
+struct CancelOnLeave<T: 'static> {
+    slot: Rc<Slot<T>>,
+    handle: CancelHandle,
+}
+
+impl<T: 'static> CancelOnLeave<T> {
+    /// The wait has ended in order. Cancels if asked to, and gives what came.
+    fn end(mut self, cancel: bool) -> Option<Result<T, Failure>> {
+        self.slot.left.set(true);
+        let handle = std::mem::take(&mut self.handle);
+        if cancel {
+            handle.cancel();
+        }
+        self.slot.result.take()
+    }
+}
+
+impl<T: 'static> Drop for CancelOnLeave<T> {
+    fn drop(&mut self) {
+        self.slot.left.set(true);
+        self.handle.cancel();
+    }
+}
+
+fn wait_until<T: 'static>(
+    deferred: Deferred<T>,
+    deadline: impl FnOnce(&Hub) -> Deadline,
+) -> Result<T, Failure> {
+    let hub = Hub::to_park();
+    if let Ok(hub) = hub {
+        hub.checkpoint(Mode::Infallible);
+    }
+    let deferred = match deferred.try_take() {
+        Ok(result) => return result,
+        Err(deferred) => deferred,
+    };
+    let begun = hub.and_then(|hub| Ok((deadline(hub), Wait::begin(hub, WaitOn::Deferred)?)));
+    let (deadline, wait) = match begun {
+        Ok(begun) => begun,
+        Err(why) => {
+            deferred.cancel();
+            return Err(Failure::new(why));
+        }
+    };
+    let slot = Rc::new(Slot { result: Cell::new(None), left: Cell::new(false) });
+    let (filled, wake) = (Rc::clone(&slot), wait.wake());
+    let handle = deferred.observe(move |result| {
+        filled.result.set(Some(result));
+        if !filled.left.get()
+            && let Some(hub) = Hub::current()
+        {
+            hub.wake(wake);
+        }
+    });
+    // Cancels when the wait is left by an unwind.
+    let guard = CancelOnLeave { slot, handle };
+    let parked = wait.park(deadline, Mode::Fallible);
+    drop(wait);
+    let result = guard.end(parked == Err(Interrupt::TimedOut));
+    match (parked, result) {
+        (Ok(()), Some(result)) => result,
+        (Err(Interrupt::TimedOut), Some(Ok(value))) => Ok(value),
+        (Err(Interrupt::TimedOut), Some(Err(failure))) if !failure.is_cancelled() => Err(failure),
+        (Err(Interrupt::TimedOut), _) => Err(Failure::new(Elapsed::new())),
+        (Err(Interrupt::Killed), _) => Err(Failure::new(Killed::new())),
+        (Ok(()), None) => unreachable!("woken by the observer, which fills the slot first"),
+    }
+}
+
+/// Turns a greenlet into a Deferred, which fires when the greenlet has ended.
+///
+/// Shape: the greenlet's value becomes the Deferred's. Callbacks run on a callback greenlet, so they
+/// may block. Cancelling the Deferred kills the greenlet, and fires the Deferred with [`Cancelled`].
+///
+/// # Errors
+///
+/// The Deferred fails with [`Cancelled`] when the greenlet was killed, and with the panic (its
+/// message, place and backtrace) when it panicked.
+///
+/// # Cancellation
+///
+/// Cancellation point: never.
+///
+/// # Source
+///
+/// geventreactor `waitForGreenlet`, where a kill is a success and a cancel does nothing.
+pub fn wait_for_greenlet<T: 'static>(greenlet: Greenlet<T>) -> Deferred<T> {
+    if greenlet.is_finished() {
+        return Deferred::from_result(greenlet.join().map_err(JoinError::into_failure));
+    }
+    let target = greenlet.as_ref();
+    let (resolver, deferred) = Deferred::with_canceller(move |_| target.kill());
+    greenlet.on_end(move |greenlet| {
+        // After a cancel nobody listens: a panic of the dying greenlet is then reported by its
+        // handle.
+        if !resolver.is_cancelled() {
+            resolver.fire(greenlet.join().map_err(JoinError::into_failure));
+        }
+    });
+    deferred
+}
+
+impl JoinError {
+    /// The error as a [`Failure`]: [`Cancelled`] for a kill, the panic for a panic.
+    pub fn into_failure(self) -> Failure {
+        match self {
+            JoinError::Killed(_) => Failure::new(Cancelled),
+            JoinError::Panicked(panic) => {
+                let (payload, place, backtrace) = panic.into_parts();
+                Failure::from_panic(payload, place, backtrace.map(|b| b.to_string()))
+            }
+        }
+    }
+}
+
+impl<T: 'static> Deferred<T> {
+    /// Turns a future into a Deferred: it runs on a greenlet of its own, and fires the Deferred.
+    ///
+    /// Shape: the future needs no `Send`. Cancelling the Deferred drops the future.
+    ///
+    /// # Errors
+    ///
+    /// The Deferred fails with the future's error; with its panic; with an error that says so
+    /// outside [`run`](crate::run), or when there is no stack.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use greenloop::{Deferred, Failure, wait_for_deferred};
+    /// greenloop::run(|| {
+    ///     let d = Deferred::from_future(async { Ok::<_, Failure>(6 * 7) });
+    ///     assert_eq!(wait_for_deferred(d).ok(), Some(42));
+    /// });
+    /// ```
+    ///
+    /// # Source
+    ///
+    /// Twisted `Deferred.fromFuture`, `ensureDeferred`.
+    #[track_caller]
+    pub fn from_future<F, E>(future: F) -> Deferred<T>
+    where
+        F: Future<Output = Result<T, E>> + 'static,
+        E: Into<Failure> + 'static,
+    {
+        let spawned = crate::Builder::new().spawn(move || super::wait_for_future(future));
+        match spawned {
+            Err(error) => Deferred::fail(error),
+            Ok(greenlet) => {
+                wait_for_greenlet(greenlet).add_callback(|result| result.map_err(Into::into))
+            }
+        }
+    }
+}
+
+/// The future that a [`Deferred`] becomes when it is awaited. Dropping it cancels the Deferred.
+pub struct DeferredFuture<T: 'static> {
+    state: Rc<Observed<T>>,
+    handle: CancelHandle,
+}
+
+/// What the future and the end of the chain share.
+struct Observed<T: 'static> {
+    result: Cell<Option<Result<T, Failure>>>,
+    waker: RefCell<Option<Waker>>,
+    left: Cell<bool>,
+}
+
+impl<T: 'static> IntoFuture for Deferred<T> {
+    type Output = Result<T, Failure>;
+    type IntoFuture = DeferredFuture<T>;
+
+    fn into_future(self) -> DeferredFuture<T> {
+        let state = Rc::new(Observed {
+            result: Cell::new(None),
+            waker: RefCell::new(None),
+            left: Cell::new(false),
+        });
+        let filled = Rc::clone(&state);
+        let handle = self.observe(move |result| match result {
+            Err(failure) if filled.left.get() => {
+                failure.report_unhandled("a Deferred whose future was dropped");
+            }
+            result => {
+                filled.result.set(Some(result));
+                let waker = filled.waker.borrow_mut().take();
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            }
+        });
+        DeferredFuture { state, handle }
+    }
+}
+
+impl<T: 'static> Future for DeferredFuture<T> {
+    type Output = Result<T, Failure>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(result) = self.state.result.take() {
+            return Poll::Ready(result);
+        }
+        let old = self.state.waker.borrow_mut().replace(cx.waker().clone());
+        drop(old); // Dropping a waker may run code of others: no borrow is held.
+        Poll::Pending
+    }
+}
+
+impl<T: 'static> Drop for DeferredFuture<T> {
+    fn drop(&mut self) {
+        self.state.left.set(true);
+        self.handle.cancel();
+        if let Some(Err(failure)) = self.state.result.take() {
+            failure.report_unhandled("a Deferred whose future was dropped");
+        }
+    }
+}
+
+impl<T: 'static> fmt::Debug for DeferredFuture<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeferredFuture").field("handle", &self.handle).finish_non_exhaustive()
+    }
+}

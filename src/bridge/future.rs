@@ -1,0 +1,124 @@
+//! Futures for greenlets, and greenlets as futures.
+//!
+//! Floor 7. Uses: `hub::park`, `waker`.
+
+use std::{
+    fmt,
+    future::{Future, IntoFuture},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use super::waker::{OwnWaker, Shared};
+use crate::{
+    Greenlet, JoinError,
+    hub::{
+        Hub,
+        park::{Mode, Wait, WaitOn},
+    },
+    shield,
+    time::Deadline,
+};
+
+/// Parks the current greenlet until `future` is ready, and returns its output.
+///
+/// Shape: the future is polled on this greenlet's stack and needs neither `Send` nor `'static`. Its
+/// waker may be called on any thread. A future that wakes itself at once lets the other greenlets
+/// run before it is polled again.
+///
+/// # Panics
+///
+/// Where the caller cannot be suspended: outside [`run`](crate::run), in a `Waker`, on the hub's own
+/// stack. With whatever the future panics with.
+///
+/// # Cancellation
+///
+/// Cancellation point: always. A kill or an elapsed [`timeout`](crate::timeout) drops the future
+/// and unwinds, between two polls: while it is polled it is shielded. Infallible: where a kill
+/// cannot unwind, the wait goes on.
+///
+/// # Examples
+///
+/// ```
+/// let n = greenloop::run(|| greenloop::wait_for_future(async { 6 * 7 }));
+/// assert_eq!(n, 42);
+/// ```
+///
+/// # Source
+///
+/// `futures::executor::block_on`, which blocks the thread.
+#[track_caller]
+pub fn wait_for_future<F: Future>(future: F) -> F::Output {
+    let hub = Hub::to_park().unwrap_or_else(|why| panic!("greenloop::wait_for_future: {why}"));
+    let shared = Shared::new(hub);
+    let waker = OwnWaker::new(&shared);
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        hub.checkpoint(Mode::Infallible);
+        shared.take_wake();
+        if let Poll::Ready(output) = shield(|| future.as_mut().poll(&mut context)) {
+            return output;
+        }
+        wait_for_wake(hub, &shared);
+    }
+}
+
+/// Parks until a waker was called; lets others run if one was called already.
+fn wait_for_wake(hub: &'static Hub, shared: &Arc<Shared>) {
+    /// Ends the wait for the wakers, on every way out.
+    struct Retract<'a>(&'a Shared);
+    impl Drop for Retract<'_> {
+        fn drop(&mut self) {
+            self.0.retract();
+        }
+    }
+    let wait = Wait::begin(hub, WaitOn::Future).expect("it could park a moment ago");
+    let _retract = Retract(shared);
+    if shared.publish(wait.wake()) {
+        drop(wait);
+        crate::yield_now();
+        return;
+    }
+    let _ = wait.park(Deadline::NEVER, Mode::Infallible);
+}
+
+/// The future that a [`Greenlet`] becomes when it is awaited.
+///
+/// Dropping it detaches the greenlet, as dropping its handle does.
+pub struct GreenletFuture<T> {
+    greenlet: Option<Greenlet<T>>,
+}
+
+impl<T> IntoFuture for Greenlet<T> {
+    type Output = Result<T, JoinError>;
+    type IntoFuture = GreenletFuture<T>;
+
+    fn into_future(self) -> GreenletFuture<T> {
+        GreenletFuture { greenlet: Some(self) }
+    }
+}
+
+impl<T> Unpin for GreenletFuture<T> {}
+
+impl<T> Future for GreenletFuture<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let greenlet =
+            self.greenlet.take().expect("a GreenletFuture was polled after it was ready");
+        if greenlet.is_finished() {
+            return Poll::Ready(greenlet.join());
+        }
+        greenlet.set_waker(cx.waker());
+        self.greenlet = Some(greenlet);
+        Poll::Pending
+    }
+}
+
+impl<T> fmt::Debug for GreenletFuture<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("GreenletFuture").field(&self.greenlet).finish()
+    }
+}

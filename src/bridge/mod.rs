@@ -1,0 +1,36 @@
+//! The arrows between the three styles: greenlets, Deferreds and futures wait for one another.
+//!
+//! Floor 7. Uses: `hub`, `deferred`. Used by: users.
+//!
+//! | from \ to | blocking style | Deferred | future |
+//! |---|---|---|---|
+//! | Deferred | [`wait_for_deferred`] | | `d.await` |
+//! | greenlet | `g.join()` | [`wait_for_greenlet`] | `g.await` |
+//! | future | [`wait_for_future`] | [`Deferred::from_future`] | |
+//!
+//! # Contract
+//!
+//! - `BRIDGE-1` Only the calling greenlet is suspended. Where nothing can be suspended, the call
+//!   fails at once.
+//! - `BRIDGE-2` What is waited for is taken by value: two waiters that steal from each other cannot
+//!   be written.
+//! - `BRIDGE-3` A waiter that is killed or timed out cancels what it waited for (inside `shield` it
+//!   does not), and a late error of it is reported.
+//! - `BRIDGE-4` Elapsed time and cancellation are different errors.
+//! - `BRIDGE-5` Cancelling the Deferred of a greenlet kills the greenlet; a killed greenlet errbacks
+//!   with `Cancelled`; a panic becomes a Failure with message, place and backtrace.
+//! - `BRIDGE-6` Callbacks run in whoever fires them. A kill that unwinds through a callback goes on.
+//! - `BRIDGE-7` A wait of main that nothing can end is reported, never a hang.
+//!
+//! # Source
+//!
+//! geventreactor `waitForDeferred`, `waitForGreenlet`; each line above mends one of their faults.
+
+mod deferred;
+mod future;
+mod waker;
+
+pub use deferred::{
+    DeferredFuture, wait_for_deferred, wait_for_deferred_timeout, wait_for_greenlet,
+};
+pub use future::{GreenletFuture, wait_for_future};

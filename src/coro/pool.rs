@@ -1,0 +1,188 @@
+//! Slabs of stacks: many stacks in one mapping, handed out last in, first out.
+//!
+//! Floor 0. Uses: `guard`, `stack`, `overflow` (which keeps the list of slabs that a fault handler
+//! reads). Used by: `hub`.
+//!
+//! # Contract
+//!
+//! [`StackPool::take`] gives a stack with its guard installed; [`StackPool::put`] takes it back.
+//! Slabs grow from 64 stacks to 16,384, so that a few greenlets reserve little address space and a
+//! million need fewer than a hundred mappings. The last stack returned is the next one taken: its
+//! pages and cache lines are warm. Beyond [`WARM_MAX`] idle stacks, the memory (not the address
+//! space) of a returned stack goes back to the kernel at once.
+//!
+//! # Invariants
+//!
+//! - `POOL-1` A slot is either out (one `Stack` exists) or in `free`; never both.
+//! - `POOL-2` A slab is unmapped only in `Drop`, and only when no stack is out. Otherwise it stays
+//!   mapped for ever: a frame might be alive on it.
+
+#![expect(unsafe_code, reason = "mmap and munmap")]
+//! # Safety
+//!
+//! Mappings are made at addresses of the kernel's choice and unmapped under `POOL-2`.
+
+use std::{ffi::c_void, io, num::NonZeroUsize};
+
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+
+use super::{
+    guard::{self, Way},
+    overflow,
+    stack::{GUARD_BYTES, Stack},
+};
+
+/// Stacks in the first slab (16 MiB of address space at the default size).
+const SLAB_SLOTS_MIN: usize = 64;
+
+/// Stacks in the largest slab (4 GiB of address space at the default size).
+const SLAB_SLOTS_MAX: usize = 16 * 1024;
+
+/// How many idle stacks keep their memory. 4,096 are at least 16 MiB, the price of one burst.
+const WARM_MAX: usize = 4096;
+
+/// The smallest usable stack: a signal frame with AVX-512 and AMX state alone takes 12 KiB.
+const USABLE_BYTES_MIN: usize = 32 * 1024;
+
+#[derive(Debug)]
+struct Slab {
+    address: NonZeroUsize,
+    len: usize,
+    record: &'static overflow::SlabRecord,
+}
+
+/// A pool of stacks of one size, for one thread.
+#[derive(Debug)]
+pub(crate) struct StackPool {
+    slot_bytes: usize,
+    slabs: Vec<Slab>,
+    /// Slots that were out before, guard installed: the last one returned at the end.
+    free: Vec<(u32, u32)>,
+    /// How many slots of the last slab were never out.
+    fresh: usize,
+    /// Stacks that are out.
+    out: usize,
+}
+
+impl StackPool {
+    /// A pool whose stacks take `slot_bytes` of address space each, guard included.
+    ///
+    /// Shape: rounded up to whole pages, and to at least 96 KiB.
+    pub(crate) fn new(slot_bytes: usize) -> StackPool {
+        let page = rustix::param::page_size();
+        let slot_bytes = slot_bytes.max(GUARD_BYTES + USABLE_BYTES_MIN).next_multiple_of(page);
+        StackPool { slot_bytes, slabs: Vec::new(), free: Vec::new(), fresh: 0, out: 0 }
+    }
+
+    /// The size of each stack, guard included.
+    pub(crate) fn slot_bytes(&self) -> usize {
+        self.slot_bytes
+    }
+
+    /// A stack with its guard installed.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory` when the address space, or the number of mappings, is used up; the text names
+    /// the limit to raise.
+    #[inline]
+    pub(crate) fn take(&mut self) -> io::Result<Stack> {
+        let (slab, index) = match self.free.pop() {
+            Some(slot) => slot,
+            None => self.take_fresh()?,
+        };
+        self.out += 1;
+        Ok(self.stack(slab, index))
+    }
+
+    /// Takes a stack back. No frame is alive on it any more (`CORO-2`).
+    #[inline]
+    pub(crate) fn put(&mut self, stack: Stack) {
+        if self.free.len() >= WARM_MAX {
+            discard(&stack, self.slot_bytes);
+        }
+        self.out -= 1;
+        self.free.push((stack.slab(), stack.index()));
+    }
+
+    fn stack(&self, slab: u32, index: u32) -> Stack {
+        let limit = self.slabs[slab as usize].address.get() + index as usize * self.slot_bytes;
+        let limit = NonZeroUsize::new(limit).expect("a slot of a mapping is not at null");
+        Stack::new(limit, self.slot_bytes, slab, index)
+    }
+
+    #[cold]
+    fn take_fresh(&mut self) -> io::Result<(u32, u32)> {
+        if self.fresh == 0 {
+            self.grow()?;
+        }
+        let slab = self.slabs.len() - 1;
+        let index = self.slabs[slab].len / self.slot_bytes - self.fresh;
+        let stack = self.stack(slab as u32, index as u32);
+        // SAFETY: the range is the lowest part of a slot that was never out: ours, mapped, unused.
+        unsafe { guard::install(stack.limit(), GUARD_BYTES) }.map_err(|e| self.explain(e))?;
+        self.fresh -= 1;
+        Ok((slab as u32, index as u32))
+    }
+
+    fn grow(&mut self) -> io::Result<()> {
+        let slots = (SLAB_SLOTS_MIN << self.slabs.len().min(16)).min(SLAB_SLOTS_MAX);
+        let len = slots * self.slot_bytes;
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::STACK;
+        // SAFETY: a fresh mapping at an address of the kernel's choice overlaps nothing.
+        let address = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), len, prot, flags) };
+        let address = address.map_err(|e| self.explain(e.into()))?;
+        // A huge page would make 512 parked greenlets out of one. Refusal (no such kernel option)
+        // is harmless.
+        // SAFETY: the range is the mapping just made.
+        let _ = unsafe { rustix::mm::madvise(address, len, Advice::LinuxNoHugepage) };
+        let address = NonZeroUsize::new(address.expose_provenance())
+            .ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        let record = overflow::record_slab(address.get(), len, self.slot_bytes);
+        self.slabs.push(Slab { address, len, record });
+        self.fresh = slots;
+        Ok(())
+    }
+
+    /// Says which limit a failed mapping or guard met, and what to raise.
+    fn explain(&self, error: io::Error) -> io::Error {
+        let hint = match guard::way() {
+            Way::Advice => {
+                "the address space or the memory is used up; use fewer greenlets or a \
+                            smaller stack_size"
+            }
+            Way::Protection => {
+                "each guarded stack takes two mappings on this kernel (before Linux \
+                                6.13): raise the sysctl vm.max_map_count, or use fewer greenlets"
+            }
+        };
+        let text =
+            format!("no stack for another greenlet ({} are in use): {error}; {hint}", self.out);
+        io::Error::new(io::ErrorKind::OutOfMemory, text)
+    }
+}
+
+impl Drop for StackPool {
+    fn drop(&mut self) {
+        if self.out > 0 {
+            return; // POOL-2: somebody may still be on one of them.
+        }
+        for slab in &self.slabs {
+            slab.record.retire();
+            let address: *mut c_void = std::ptr::with_exposed_provenance_mut(slab.address.get());
+            // SAFETY: the mapping is ours and, by POOL-2, no stack of it is out.
+            let _ = unsafe { rustix::mm::munmap(address, slab.len) };
+        }
+    }
+}
+
+/// Gives the memory of an idle stack back to the kernel; its guard stays.
+fn discard(stack: &Stack, slot_bytes: usize) {
+    let lowest = stack.lowest();
+    let len = stack.limit() + slot_bytes - lowest;
+    let address: *mut c_void = std::ptr::with_exposed_provenance_mut(lowest);
+    // SAFETY: the range is the usable part of a slot that the caller owns and that has no frames:
+    // reading zeroes from it later is all that changes.
+    let _ = unsafe { rustix::mm::madvise(address, len, Advice::LinuxDontNeed) };
+}

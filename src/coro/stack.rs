@@ -1,0 +1,133 @@
+//! One stack: a slot of a slab, with a guard below it and the control block above it.
+//!
+//! Floor 0. Uses: nothing. Used by: `pool`, `overflow`, and `hub` for the head.
+//!
+//! ```text
+//!   high ┌──────────────────────────────┐ slot end
+//!        │ colour: 0..15 cache lines     │ so that the busy lines of different stacks fall into
+//!        ├──────────────────────────────┤ different cache sets
+//!        │ head: HEAD_BYTES, begins with │ the greenlet's control block
+//!        │ a Label                       │
+//!        ├──────────────────────────────┤ base (16-aligned): the first frame lies below
+//!        │ frames, growing down          │
+//!        │ ...                           │
+//!        ├──────────────────────────────┤ limit + GUARD_BYTES
+//!        │ guard: any touch faults       │
+//!    low └──────────────────────────────┘ limit
+//! ```
+//!
+//! # Invariants
+//!
+//! - `STACK-1` base and head are 64-byte aligned: slots are multiples of the page, colours and
+//!   head of the line.
+//! - `STACK-2` The memory of a slot is mapped, readable and writable above its guard for as long as
+//!   a [`Stack`] for it exists: the pool unmaps a slab only when no stack of it is out.
+//! - `STACK-3` colour + head + the frames of a typical park fit one page, so that a parked greenlet
+//!   costs one resident page.
+
+#![expect(unsafe_code, reason = "implements corosensei's Stack trait")]
+//! # Safety
+//!
+//! The only unsafe item is the `Stack` implementation, argued where it stands.
+
+use std::{num::NonZeroUsize, panic::Location, ptr::NonNull};
+
+/// Bytes of address space that a default stack takes, guard included. Only touched pages cost
+/// memory, and eight such slots share one page of page tables.
+pub(crate) const STACK_BYTES_DEFAULT: usize = 256 * 1024;
+
+/// Bytes of the guard. Rust code touches every page of a large frame; C code built without
+/// `-fstack-clash-protection` does not, and 64 KiB is the jump that compilers for Linux assume to
+/// be caught. It costs address space, not memory.
+pub(crate) const GUARD_BYTES: usize = 64 * 1024;
+
+/// Bytes between the colour and the base that the floor above may use for its control block.
+pub(crate) const HEAD_BYTES: usize = 320;
+
+/// A cache line: the unit of colouring.
+const LINE_BYTES: usize = 64;
+
+/// How many different offsets stack tops get. 16 lines span 960 bytes: enough to spread the busy
+/// lines over the sets of a first-level cache, little enough for `STACK-3`.
+const COLOURS: usize = 16;
+
+/// What a fault handler needs to know of the greenlet on a stack, at a place it can compute.
+///
+/// It is the first field of whatever lies in the head.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Label {
+    /// The greenlet's number; 0 when the stack is not in use.
+    pub(crate) id: u64,
+    /// Where it was spawned.
+    pub(crate) birth: Option<&'static Location<'static>>,
+    /// Its name, or null. Kept alive by the greenlet.
+    pub(crate) name: *const u8,
+    /// The length of the name in bytes.
+    pub(crate) name_len: usize,
+}
+
+/// The geometry of slot number `index` that begins at `limit`: where its head is.
+#[inline]
+pub(super) fn head_of(limit: usize, slot_bytes: usize, index: usize) -> usize {
+    limit + slot_bytes - (index % COLOURS) * LINE_BYTES - HEAD_BYTES
+}
+
+/// Exclusive ownership of one slot of a slab.
+///
+/// It has no `Drop`: the pool takes it back by [`StackPool::put`](super::StackPool::put); one that
+/// is lost keeps its slab mapped.
+#[derive(Debug)]
+pub(crate) struct Stack {
+    base: NonZeroUsize,
+    limit: NonZeroUsize,
+    slab: u32,
+    index: u32,
+}
+
+impl Stack {
+    pub(super) fn new(limit: NonZeroUsize, slot_bytes: usize, slab: u32, index: u32) -> Stack {
+        let base = head_of(limit.get(), slot_bytes, index as usize);
+        let base = NonZeroUsize::new(base).expect("a head above a mapped limit is not null");
+        Stack { base, limit, slab, index }
+    }
+
+    /// The head: `HEAD_BYTES` bytes, 64-byte aligned, in the same page as the first frames.
+    pub(crate) fn head(&self) -> NonNull<u8> {
+        NonNull::new(std::ptr::with_exposed_provenance_mut(self.base.get()))
+            .expect("the base of a stack is not null")
+    }
+
+    /// The lowest address that frames may use.
+    pub(super) fn lowest(&self) -> usize {
+        self.limit.get() + GUARD_BYTES
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit.get()
+    }
+
+    pub(super) fn slab(&self) -> u32 {
+        self.slab
+    }
+
+    pub(super) fn index(&self) -> u32 {
+        self.index
+    }
+}
+
+// SAFETY: corosensei asks for (1) a guard that catches overflow: the pool hands out a stack only
+// after its guard is installed, at [limit, limit + GUARD_BYTES), which `limit` includes as asked;
+// (2) at least MIN_STACK_SIZE usable bytes: the pool refuses smaller sizes; (3) 16-byte alignment
+// of both ends: STACK-1, and the limit is a page boundary.
+unsafe impl corosensei::stack::Stack for Stack {
+    #[inline]
+    fn base(&self) -> NonZeroUsize {
+        self.base
+    }
+
+    #[inline]
+    fn limit(&self) -> NonZeroUsize {
+        self.limit
+    }
+}

@@ -1,0 +1,310 @@
+//! The chain: what one Resolver fires, as untyped links, and the loop that runs them.
+//!
+//! Twisted has one object per chain, with a list of callbacks that each change the type of its
+//! result. Here each callback is a [`Stage`](super::stage::Stage), typed on both sides, and the
+//! parts of a chain know each other only through the traits of this file, so that one loop,
+//! [`drive`], runs them all without recursion and without boxing a value: a stage moves its result
+//! into the next stage, and hands that one back to the loop.
+
+use super::failure::Failure;
+use super::unwinds::Caught;
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::resume_unwind;
+use std::rc::{Rc, Weak};
+
+/// Something with its input in place, ready to run once.
+pub(super) trait Run {
+    /// Runs user code on the input, moves the result on, and gives who is next, if anybody can run.
+    fn run(self: Rc<Self>, firing: &mut Firing) -> Option<Rc<dyn Run>>;
+}
+
+/// Something that consumes a `T`: what an outlet leads to.
+pub(super) trait Receive<T> {
+    /// Stores the input and gives itself back, ready to run.
+    fn load(self: Rc<Self>, input: Result<T, Failure>) -> Rc<dyn Run>;
+}
+
+/// Something whose end is a `Deferred<T>`.
+pub(super) trait Output<T> {
+    /// The outlet of this end.
+    fn outlet(&self) -> &Outlet<T>;
+}
+
+/// The head of a chain: the one thing that all its stages, ends and handles share.
+pub(super) trait Chain {
+    /// The state of the chain.
+    fn head(&self) -> &Head;
+    /// Cancels the source, which is unfired: calls the canceller, and fires if that did not.
+    fn cancel_source(self: Rc<Self>);
+}
+
+/// Whether a chain's source has fired.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Source {
+    /// Neither fired nor cancelled.
+    Unfired,
+    /// Its canceller is running; a fire still counts.
+    Cancelling,
+    /// Fired by its Resolver, its canceller or a cancel. A later fire is swallowed.
+    Fired,
+}
+
+/// The untyped state of a chain.
+pub(super) struct Head {
+    /// Whether the source has fired.
+    source: Cell<Source>,
+    /// The chain that a stage of this one waits for. Weak: that one owns this one, for it continues
+    /// it (CHAIN-4).
+    inner: Cell<Option<Weak<dyn Chain>>>,
+}
+
+impl Head {
+    pub(super) fn new(source: Source) -> Head {
+        Head { source: Cell::new(source), inner: Cell::new(None) }
+    }
+
+    pub(super) fn source(&self) -> Source {
+        self.source.get()
+    }
+
+    pub(super) fn set_source(&self, source: Source) {
+        self.source.set(source);
+    }
+
+    /// Says which chain a stage of this one waits for from now on, or that none does any more.
+    pub(super) fn set_inner(&self, inner: Option<Weak<dyn Chain>>) {
+        self.inner.set(inner);
+    }
+
+    /// Gives the chain that a stage of this one waits for.
+    pub(super) fn inner(&self) -> Option<Rc<dyn Chain>> {
+        let inner = self.inner.take();
+        let found = inner.as_ref().and_then(Weak::upgrade);
+        self.inner.set(inner);
+        found
+    }
+}
+
+/// The address of a chain's head: what `Debug` names it by.
+pub(super) fn address(chain: &Rc<dyn Chain>) -> *const () {
+    Rc::as_ptr(chain).cast()
+}
+
+/// Tells whether both are one chain. By address alone: a vtable may have copies.
+pub(super) fn is_same(one: &Rc<dyn Chain>, other: &Rc<dyn Chain>) -> bool {
+    address(one) == address(other)
+}
+
+/// What a part of a chain does with its result.
+pub(super) struct Outlet<T>(Cell<Out<T>>);
+
+/// The states of an outlet (drawn in the module's header).
+enum Out<T> {
+    /// No result yet, and nobody to give it to; or given away.
+    Open,
+    /// Somebody to give it to.
+    Next(Rc<dyn Receive<T>>),
+    /// A result that nobody has taken.
+    Held(Kept<T>),
+}
+
+impl<T> Outlet<T> {
+    pub(super) fn new() -> Outlet<T> {
+        Outlet(Cell::new(Out::Open))
+    }
+
+    pub(super) fn holding(result: Result<T, Failure>) -> Outlet<T> {
+        Outlet(Cell::new(Out::Held(Kept::new(result))))
+    }
+
+    /// Gives the result to whoever is next, or holds it.
+    #[inline]
+    pub(super) fn deliver(&self, result: Result<T, Failure>) -> Option<Rc<dyn Run>> {
+        match self.0.replace(Out::Open) {
+            Out::Next(next) => Some(next.load(result)),
+            // `Held` cannot be: a part of a chain runs once (CHAIN-1).
+            Out::Open | Out::Held(_) => {
+                self.0.set(Out::Held(Kept::new(result)));
+                None
+            }
+        }
+    }
+
+    /// Gives the result that is held to `next`, which is then ready to run, or remembers `next`.
+    pub(super) fn attach(&self, next: Rc<dyn Receive<T>>) -> Option<Rc<dyn Run>> {
+        match self.take() {
+            Some(result) => Some(next.load(result)),
+            None => {
+                self.0.set(Out::Next(next));
+                None
+            }
+        }
+    }
+
+    /// Takes the result that is held.
+    pub(super) fn take(&self) -> Option<Result<T, Failure>> {
+        match self.0.replace(Out::Open) {
+            Out::Held(kept) => Some(kept.into_result()),
+            Out::Open => None,
+            next @ Out::Next(_) => {
+                self.0.set(next);
+                None
+            }
+        }
+    }
+
+    /// Tells whether a result is held.
+    pub(super) fn is_holding(&self) -> bool {
+        self.look(|out| matches!(out, Out::Held(_)))
+    }
+
+    /// Tells whether there is somebody to give a result to.
+    pub(super) fn has_next(&self) -> bool {
+        self.look(|out| matches!(out, Out::Next(_)))
+    }
+
+    /// Gives the text of the failure that is held.
+    pub(super) fn failure_text(&self) -> Option<String> {
+        self.look(|out| match out {
+            Out::Held(kept) => kept.failure().map(Failure::to_string),
+            Out::Open | Out::Next(_) => None,
+        })
+    }
+
+    /// Takes the state out for a look. `look` runs no code that could reach this outlet but the
+    /// `Display` of an error, which finds it open.
+    fn look<R>(&self, look: impl FnOnce(&Out<T>) -> R) -> R {
+        let out = self.0.replace(Out::Open);
+        let answer = look(&out);
+        self.0.set(out);
+        answer
+    }
+}
+
+/// A result that waits for somebody to take it; dropped untaken, a failure is reported (FAIL-1).
+pub(super) struct Kept<T>(Option<Result<T, Failure>>);
+
+/// Why nobody ever finds a result taken: who takes it, takes what keeps it.
+const TAKEN: &str = "a kept result is taken by consuming what keeps it";
+
+impl<T> Kept<T> {
+    #[inline]
+    pub(super) fn new(result: Result<T, Failure>) -> Kept<T> {
+        Kept(Some(result))
+    }
+
+    /// Nothing, to leave in the place of what was moved away.
+    #[inline]
+    pub(super) fn nothing() -> Kept<T> {
+        Kept(None)
+    }
+
+    #[inline]
+    pub(super) fn into_result(mut self) -> Result<T, Failure> {
+        self.0.take().expect(TAKEN)
+    }
+
+    /// Gives the failure, if it is one.
+    pub(super) fn failure(&self) -> Option<&Failure> {
+        self.0.as_ref().and_then(|result| result.as_ref().err())
+    }
+}
+
+impl<T> Drop for Kept<T> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(failure) = self.failure() {
+            report_lost::<T>(failure);
+        }
+    }
+}
+
+/// Reports a failure that a `Deferred<T>` was dropped with.
+#[cold]
+fn report_lost<T>(failure: &Failure) {
+    failure.report_unhandled(&format!("Deferred<{}>", std::any::type_name::<T>()));
+}
+
+/// One run of [`drive`]: what its stages need to know and leave behind.
+pub(super) struct Firing {
+    /// The chain whose stages are running now.
+    pub(super) chain: Rc<dyn Chain>,
+    /// The first kill that unwound out of a stage, to be resumed at the end.
+    kill: Option<Box<dyn Any + Send>>,
+}
+
+impl Firing {
+    /// Turns an unwind into the failure that the chain sees, and remembers a kill (CHAIN-3): the
+    /// first, for the thread can unwind with one only.
+    #[cold]
+    pub(super) fn failure_of(&mut self, caught: Caught) -> Failure {
+        match caught {
+            Caught::Panic(failure) => failure,
+            Caught::Kill(payload) => {
+                self.kill.get_or_insert(payload);
+                Failure::cancelled()
+            }
+        }
+    }
+}
+
+/// Runs `first` and all that follow from it, each at most once, in order; never recursive.
+///
+/// # Panics
+/// Resumes the first kill that unwound out of a stage, after everything ran (CHAIN-3).
+pub(super) fn drive(chain: Rc<dyn Chain>, first: Rc<dyn Run>) {
+    drive_from(chain, |_| Some(first));
+}
+
+/// As [`drive`], from what `start` gives.
+#[inline]
+pub(super) fn drive_from(
+    chain: Rc<dyn Chain>,
+    start: impl FnOnce(&mut Firing) -> Option<Rc<dyn Run>>,
+) {
+    let mut firing = Firing { chain, kill: None };
+    let mut next = start(&mut firing);
+    while let Some(part) = next {
+        next = part.run(&mut firing);
+    }
+    if let Some(kill) = firing.kill {
+        resume_kill(kill);
+    }
+}
+
+/// Lets a kill go on, unless this thread unwinds already: then it has what the kill wanted, and a
+/// second unwind out of a destructor would abort the process.
+#[cold]
+pub(super) fn resume_kill(kill: Box<dyn Any + Send>) {
+    if !std::thread::panicking() {
+        resume_unwind(kill);
+    }
+}
+
+/// Cancels whatever the chain waits for: its source, or, through as many chains as wait for one
+/// another, the source of the innermost (D27). Iterative; does nothing when nothing is waited for.
+pub(super) fn cancel(mut chain: Rc<dyn Chain>) {
+    // Chains that wait for one another in a circle have no source to cancel, and the walk must end
+    // there too: `mark` is a chain met earlier, moved up at each power of two (Brent's way).
+    let mut mark = Rc::clone(&chain);
+    let mut steps_count: usize = 0;
+    loop {
+        match chain.head().source() {
+            Source::Unfired => return chain.cancel_source(),
+            Source::Cancelling => return,
+            Source::Fired => {}
+        }
+        let Some(inner) = chain.head().inner() else {
+            return;
+        };
+        chain = inner;
+        if is_same(&chain, &mark) {
+            return;
+        }
+        steps_count += 1;
+        if steps_count.is_power_of_two() {
+            mark = Rc::clone(&chain);
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The parts of a chain behind its source: [`Stage`], [`Tail`] and [`Gate`].
+//!
+//! Each is one allocation that holds its input, its user code and, if a Deferred ends there, its
+//! outlet. A value moves from outlet to input and is never boxed.
+
+use super::chain::{self, Chain, Firing, Outlet, Output, Receive, Run};
+use super::end::Deferred;
+use super::failure::Failure;
+use super::unwinds::catch;
+use std::cell::Cell;
+use std::rc::Rc;
+
+/// What a stage's user code came to.
+pub(super) enum Outcome<U: 'static> {
+    /// A result.
+    Now(Result<U, Failure>),
+    /// A Deferred to wait for.
+    Wait(Deferred<U>),
+}
+
+/// Code and its input: the states of a part that runs once.
+enum Body<T, F> {
+    /// No input yet.
+    Empty(F),
+    /// Input in place.
+    Loaded(F, Result<T, Failure>),
+    /// Running, or has run.
+    Spent,
+}
+
+impl<T, F> Body<T, F> {
+    /// Stores the input: from `Empty` to `Loaded`.
+    #[inline]
+    fn load(body: &Cell<Self>, input: Result<T, Failure>) {
+        match body.replace(Body::Spent) {
+            Body::Empty(code) => body.set(Body::Loaded(code, input)),
+            // Loaded twice: cannot be, its one outlet is emptied by delivering (CHAIN-1).
+            Body::Loaded(..) | Body::Spent => debug_assert!(false, "CHAIN-1: loaded twice"),
+        }
+    }
+
+    /// Takes code and input out: from `Loaded` to `Spent`.
+    #[inline]
+    fn unload(body: &Cell<Self>) -> Option<(F, Result<T, Failure>)> {
+        match body.replace(Body::Spent) {
+            Body::Loaded(code, input) => Some((code, input)),
+            Body::Empty(_) | Body::Spent => {
+                debug_assert!(false, "CHAIN-1: run without input");
+                None
+            }
+        }
+    }
+}
+
+/// A callback, from a `T` to a `U`.
+pub(super) struct Stage<T, U, F> {
+    /// The callback and its input.
+    body: Cell<Body<T, F>>,
+    /// Where its result goes.
+    outlet: Outlet<U>,
+}
+
+impl<T, U, F> Stage<T, U, F>
+where
+    T: 'static,
+    U: 'static,
+    F: FnOnce(Result<T, Failure>) -> Outcome<U> + 'static,
+{
+    pub(super) fn new(apply: F) -> Rc<Self> {
+        Rc::new(Stage { body: Cell::new(Body::Empty(apply)), outlet: Outlet::new() })
+    }
+}
+
+impl<T, U, F> Receive<T> for Stage<T, U, F>
+where
+    T: 'static,
+    U: 'static,
+    F: FnOnce(Result<T, Failure>) -> Outcome<U> + 'static,
+{
+    #[inline]
+    fn load(self: Rc<Self>, input: Result<T, Failure>) -> Rc<dyn Run> {
+        Body::load(&self.body, input);
+        self
+    }
+}
+
+impl<T, U, F> Run for Stage<T, U, F>
+where
+    T: 'static,
+    U: 'static,
+    F: FnOnce(Result<T, Failure>) -> Outcome<U> + 'static,
+{
+    fn run(self: Rc<Self>, firing: &mut Firing) -> Option<Rc<dyn Run>> {
+        let (apply, input) = Body::unload(&self.body)?;
+        let result = match catch(|| apply(input)) {
+            Ok(Outcome::Now(result)) => result,
+            Ok(Outcome::Wait(inner)) => match inner.try_take() {
+                Ok(result) => result,
+                Err(inner) => return wait_for(inner, self, firing),
+            },
+            Err(caught) => Err(firing.failure_of(caught)),
+        };
+        self.outlet.deliver(result)
+    }
+}
+
+impl<T, U, F> Output<U> for Stage<T, U, F> {
+    fn outlet(&self) -> &Outlet<U> {
+        &self.outlet
+    }
+}
+
+/// Makes `outer`, a stage of the chain that is running, wait for `inner`'s result (D14).
+///
+/// The end of `inner` is consumed by a [`Tail`] which, when it runs, moves the loop from the inner
+/// chain back to the outer one: however many chains wait for one another, one loop runs them all.
+fn wait_for<U: 'static>(
+    inner: Deferred<U>,
+    outer: Rc<dyn Output<U>>,
+    firing: &mut Firing,
+) -> Option<Rc<dyn Run>> {
+    let (inner_chain, inner_end) = inner.into_link();
+    if chain::is_same(&inner_chain, &firing.chain) {
+        let failure = Failure::msg("a callback returned the Deferred that waits for it (D19)");
+        return outer.outlet().deliver(Err(failure));
+    }
+    firing.chain.head().set_inner(Some(Rc::downgrade(&inner_chain)));
+    let outer_chain = Rc::clone(&firing.chain);
+    let tail = Tail::new(move |result, firing: &mut Firing| {
+        outer_chain.head().set_inner(None);
+        firing.chain = outer_chain;
+        outer.outlet().deliver(result)
+    });
+    inner_end.outlet().attach(tail)
+}
+
+/// The last part of a chain, which ends in no Deferred: what continues another chain.
+pub(super) struct Tail<T, F> {
+    /// The code and its input.
+    body: Cell<Body<T, F>>,
+}
+
+impl<T, F> Tail<T, F>
+where
+    T: 'static,
+    F: FnOnce(Result<T, Failure>, &mut Firing) -> Option<Rc<dyn Run>> + 'static,
+{
+    /// Makes a tail of `code`, which is this floor's own and never unwinds.
+    pub(super) fn new(code: F) -> Rc<Self> {
+        Rc::new(Tail { body: Cell::new(Body::Empty(code)) })
+    }
+}
+
+impl<T, F> Receive<T> for Tail<T, F>
+where
+    T: 'static,
+    F: FnOnce(Result<T, Failure>, &mut Firing) -> Option<Rc<dyn Run>> + 'static,
+{
+    fn load(self: Rc<Self>, input: Result<T, Failure>) -> Rc<dyn Run> {
+        Body::load(&self.body, input);
+        self
+    }
+}
+
+impl<T, F> Run for Tail<T, F>
+where
+    T: 'static,
+    F: FnOnce(Result<T, Failure>, &mut Firing) -> Option<Rc<dyn Run>> + 'static,
+{
+    fn run(self: Rc<Self>, firing: &mut Firing) -> Option<Rc<dyn Run>> {
+        let (code, input) = Body::unload(&self.body)?;
+        drop(self);
+        code(input, firing)
+    }
+}
+
+/// A pause: keeps a result back while it is closed (D11).
+pub(super) struct Gate<T> {
+    /// The result that is kept back.
+    input: Cell<Option<Result<T, Failure>>>,
+    /// Whether it keeps results back.
+    closed: Cell<bool>,
+    /// Where the result goes once it is open.
+    outlet: Outlet<T>,
+}
+
+impl<T: 'static> Gate<T> {
+    pub(super) fn new() -> Rc<Self> {
+        Rc::new(Gate { input: Cell::new(None), closed: Cell::new(true), outlet: Outlet::new() })
+    }
+}
+
+/// A gate without its type, for the guard that opens it.
+pub(super) trait Open {
+    /// Opens the gate of `chain` and runs what it kept back.
+    fn open(self: Rc<Self>, chain: Rc<dyn Chain>);
+}
+
+impl<T: 'static> Open for Gate<T> {
+    fn open(self: Rc<Self>, chain: Rc<dyn Chain>) {
+        self.closed.set(false);
+        if let Some(result) = self.input.take()
+            && let Some(next) = self.outlet.deliver(result)
+        {
+            chain::drive(chain, next);
+        }
+    }
+}
+
+impl<T: 'static> Receive<T> for Gate<T> {
+    fn load(self: Rc<Self>, input: Result<T, Failure>) -> Rc<dyn Run> {
+        self.input.set(Some(input));
+        self
+    }
+}
+
+impl<T: 'static> Run for Gate<T> {
+    fn run(self: Rc<Self>, _: &mut Firing) -> Option<Rc<dyn Run>> {
+        if self.closed.get() {
+            return None;
+        }
+        self.outlet.deliver(self.input.take()?)
+    }
+}
+
+impl<T> Output<T> for Gate<T> {
+    fn outlet(&self) -> &Outlet<T> {
+        &self.outlet
+    }
+}

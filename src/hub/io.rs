@@ -1,0 +1,276 @@
+//! Operations that wait: try first, park only if it would block.
+//!
+//! Floor 4. Uses: `park`, the reactor's sources. Used by: `net`, and by users for descriptors of
+//! their own ([`wait_readable`], [`wait_writable`]).
+//!
+//! # Contract
+//!
+//! [`Source::operate`] is the one loop that every blocking-looking operation goes through:
+//!
+//! 1. Notice a kill or an elapsed timeout. (Every operation is a cancellation point.)
+//! 2. Try the operation, unless the source is known to block. No allocation, no registration.
+//! 3. It would block: register the descriptor (once in its life), park until the poller reports
+//!    it, and begin again.
+//!
+//! Reads and writes that moved less than they could mark the source as blocked without another
+//! system call, so a request costs a receive, a send, and its share of one poll.
+//!
+//! # Invariants
+//!
+//! - `IO-1` A waiter leaves the source's list before its frame does, on every way out: `Listed`
+//!   removes it when it is dropped, the unwind of a kill included.
+//! - `IO-2` After [`Source::close`] every operation fails, also those that are waiting.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use rustix::io::Errno;
+
+use super::{
+    Hub,
+    park::{CannotPark, Mode, Wait, WaitOn, Wake},
+};
+pub(crate) use crate::reactor::Direction;
+use crate::{reactor::SourceId, time::Deadline};
+
+/// A descriptor that this crate owns, in non-blocking mode.
+///
+/// It is `Send` and `Sync`: each hub that waits for it registers it with its own poller.
+#[derive(Debug)]
+pub(crate) struct Source {
+    fd: OwnedFd,
+    id: SourceId,
+    /// Operations fail from now on (`IO-2`).
+    closed: AtomicBool,
+    /// The open file may be known under other numbers too.
+    duplicated: AtomicBool,
+}
+
+/// What an operation did with what it was given.
+pub(crate) enum Moved {
+    /// All that was asked for, or something that does not come in parts.
+    All,
+    /// Less than asked for: the next try would block.
+    Part,
+}
+
+impl Source {
+    /// Takes over a descriptor, which must be in non-blocking mode and known nowhere else.
+    pub(crate) fn new(fd: OwnedFd) -> Source {
+        let closed = AtomicBool::new(false);
+        Source { fd, id: SourceId::unique(), closed, duplicated: AtomicBool::new(false) }
+    }
+
+    /// Takes over a descriptor from outside: makes it non-blocking; it may have duplicates.
+    pub(crate) fn adopt(fd: OwnedFd) -> io::Result<Source> {
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        let source = Source::new(fd);
+        source.duplicated.store(true, Ordering::Relaxed);
+        Ok(source)
+    }
+
+    /// Another descriptor for the same open file.
+    pub(crate) fn duplicate(&self) -> io::Result<Source> {
+        let fd = self.fd.try_clone()?;
+        self.duplicated.store(true, Ordering::Relaxed);
+        let source = Source::new(fd);
+        source.duplicated.store(true, Ordering::Relaxed);
+        source.closed.store(self.closed.load(Ordering::Relaxed), Ordering::Relaxed);
+        Ok(source)
+    }
+
+    /// Makes all operations fail, and wakes those of this thread that wait. Others are woken by
+    /// what the caller does to the open file (`shutdown`).
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        if let Some(hub) = Hub::current() {
+            hub.reactor.evict(self.fd.as_raw_fd(), self.id, &mut |waiter| hub.wake(waiter));
+        }
+    }
+
+    /// Gives the descriptor up, without closing it. Its non-blocking mode stays.
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        let source = std::mem::ManuallyDrop::new(self);
+        source.forget(true);
+        take_fd(source)
+    }
+
+    fn forget(&self, duplicated: bool) {
+        if let Some(hub) = Hub::current() {
+            let duplicated = duplicated || self.duplicated.load(Ordering::Relaxed);
+            let wake = &mut |waiter| hub.wake(waiter);
+            hub.reactor.forget(self.fd.as_fd(), self.id, duplicated, wake);
+        }
+    }
+
+    /// Does `operation`, waiting for `direction` as often as it would block.
+    ///
+    /// Shape: `operation` must not park. `limit` bounds the waiting, if there is any.
+    ///
+    /// # Errors
+    ///
+    /// Those of `operation`; `TimedOut` after `limit`; `NotConnected` once the source was closed;
+    /// [`Killed`](super::Killed) where a kill cannot unwind; and, outside `run` or on the hub's own
+    /// stack, an error that says what to do.
+    #[inline]
+    pub(crate) fn operate<T>(
+        &self,
+        direction: Direction,
+        limit: Option<Duration>,
+        mut operation: impl FnMut(BorrowedFd<'_>) -> Result<(T, Moved), Errno>,
+    ) -> io::Result<T> {
+        let hub = Hub::current().ok_or(CannotPark::OutsideRun)?;
+        let ctl = hub.may_park()?;
+        if hub.slice.get() == 0 {
+            hub.requeue(ctl);
+        }
+        let number = self.fd.as_raw_fd();
+        let mut deadline = None;
+        loop {
+            // Where a kill cannot unwind, what needs no waiting is still done; a wait fails.
+            let _ = hub.interrupts(ctl, Mode::Infallible);
+            if self.closed.load(Ordering::Acquire) {
+                return Err(closed_error());
+            }
+            if !hub.reactor.sources().is_blocked(number, self.id, direction) {
+                match operation(self.fd.as_fd()) {
+                    Ok((value, moved)) => {
+                        if let Moved::Part = moved {
+                            hub.reactor.sources().clear_after_short(number, self.id, direction);
+                        }
+                        hub.slice.set(hub.slice.get().saturating_sub(1));
+                        return Ok(value);
+                    }
+                    Err(Errno::INTR) => continue,
+                    Err(Errno::AGAIN) => {
+                        hub.reactor.sources().clear(number, self.id, direction);
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            let deadline = *deadline.get_or_insert_with(|| {
+                limit.map_or(Deadline::NEVER, |limit| hub.deadline_in(limit))
+            });
+            self.wait(hub, direction, deadline)?;
+        }
+    }
+
+    /// Parks until the poller reports `direction`, or readiness is known already.
+    fn wait(&self, hub: &Hub, direction: Direction, deadline: Deadline) -> io::Result<()> {
+        let number = self.fd.as_raw_fd();
+        hub.reactor.register(self.fd.as_fd(), self.id, &mut |waiter| hub.wake(waiter))?;
+        park_listed(hub, number, self.id, direction, deadline)
+    }
+}
+
+impl AsFd for Source {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.forget(false);
+    }
+}
+
+/// Moves the descriptor out of a source that is not to be dropped.
+#[expect(unsafe_code, reason = "a field moves out of a type that implements Drop")]
+fn take_fd(source: std::mem::ManuallyDrop<Source>) -> OwnedFd {
+    // SAFETY: `source` is never dropped nor used again, so its descriptor has one owner: the copy.
+    unsafe { std::ptr::read(&raw const source.fd) }
+}
+
+fn closed_error() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the socket was closed by this process")
+}
+
+/// A place in a source's list of waiters; left when dropped (`IO-1`).
+struct Listed<'h> {
+    hub: &'h Hub,
+    number: RawFd,
+    direction: Direction,
+    waiter: Wake,
+}
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        self.hub.reactor.sources().remove_waiter(self.number, self.direction, self.waiter);
+    }
+}
+
+fn park_listed(
+    hub: &Hub,
+    number: RawFd,
+    id: SourceId,
+    direction: Direction,
+    deadline: Deadline,
+) -> io::Result<()> {
+    let on = match direction {
+        Direction::Read => WaitOn::Readable(number),
+        Direction::Write => WaitOn::Writable(number),
+    };
+    let wait = Wait::begin(hub, on)?;
+    let waiter = wait.wake();
+    hub.reactor.sources().add_waiter(number, id, direction, waiter);
+    let _listed = Listed { hub, number, direction, waiter };
+    Ok(wait.park(deadline, Mode::Fallible)?)
+}
+
+/// Parks the current greenlet until `fd` is readable.
+///
+/// Shape: for descriptors that this crate does not own. Readiness is a hint: the next `read` may
+/// still say `WouldBlock`, so the descriptor must be in non-blocking mode, and the caller loops.
+/// Several greenlets may wait for one descriptor.
+/// Units: `deadline` is absolute on the reactor's clock ([`Reactor::now`](crate::Reactor::now));
+/// [`Deadline::NEVER`] waits for ever.
+///
+/// # Errors
+///
+/// `TimedOut` when `deadline` passes first; `PermissionDenied` for a file that cannot be polled (a
+/// regular file: it is always ready); outside [`run`](crate::run), an error that says so.
+///
+/// # Panics
+///
+/// Never.
+///
+/// # Cancellation
+///
+/// Cancellation point: always, even when `fd` is ready at once. On cancel nothing was read.
+///
+/// # Source
+///
+/// gevent `socket.wait_read`; epoll(7). Differs: a deadline, several waiters.
+pub fn wait_readable(fd: BorrowedFd<'_>, deadline: Deadline) -> io::Result<()> {
+    wait_for(fd, Direction::Read, deadline)
+}
+
+/// Parks the current greenlet until `fd` is writable; otherwise as [`wait_readable`].
+///
+/// # Errors
+///
+/// As [`wait_readable`].
+///
+/// # Cancellation
+///
+/// As [`wait_readable`].
+pub fn wait_writable(fd: BorrowedFd<'_>, deadline: Deadline) -> io::Result<()> {
+    wait_for(fd, Direction::Write, deadline)
+}
+
+pub(super) fn wait_for(
+    fd: BorrowedFd<'_>,
+    direction: Direction,
+    deadline: Deadline,
+) -> io::Result<()> {
+    let hub = Hub::current().ok_or(CannotPark::OutsideRun)?;
+    let ctl = hub.may_park()?;
+    hub.interrupts(ctl, Mode::Fallible)?;
+    let id = hub.reactor.register_foreign(fd)?;
+    park_listed(hub, fd.as_raw_fd(), id, direction, deadline)
+}

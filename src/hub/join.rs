@@ -1,0 +1,464 @@
+//! Handles: how a greenlet's result reaches whoever joins it, and what is reported if nobody does.
+//!
+//! Floor 4. Uses: `park`. Used by: `spawn`, `scope`, `bridge`.
+//!
+//! The handle and the greenlet share one allocation, made when it is spawned. The result lies in
+//! it when the greenlet has ended. Whoever drops the last reference with a result still inside
+//! reports it: a panic, or an `Err`, that nobody joined is reported exactly once.
+//!
+//! # Source
+//!
+//! std `JoinHandle`; gevent `Greenlet.link`, without its double reports.
+
+use std::{
+    any::Any,
+    backtrace::Backtrace,
+    cell::{Cell, RefCell},
+    fmt,
+    panic::Location,
+    rc::Rc,
+    task::Waker,
+    time::Duration,
+};
+
+use super::{
+    Hub, Killed,
+    park::{Mode, Wait, WaitOn, Wake},
+    unwind::{self, PanicNote},
+};
+use crate::{report, time::Deadline};
+
+/// A greenlet's handle: to wait for its result, to kill it, to be told of its end.
+///
+/// Dropping it detaches the greenlet, as with [`std::thread::JoinHandle`]. It stays on its thread,
+/// as its greenlet does:
+///
+/// ```compile_fail
+/// fn sendable<T: Send>() {}
+/// sendable::<greenloop::Greenlet<()>>();
+/// ```
+///
+/// # Source
+///
+/// gevent `Greenlet`; std `JoinHandle`.
+pub struct Greenlet<T> {
+    pub(super) join: Rc<Join<T>>,
+}
+
+/// How a greenlet ended, as told to a [`link`](Greenlet::link).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ending {
+    /// Its closure returned.
+    Returned,
+    /// It was killed.
+    Killed,
+    /// It panicked, with this message.
+    Panicked(String),
+}
+
+/// Why a greenlet has no result.
+#[derive(Debug)]
+pub enum JoinError {
+    /// It was killed.
+    Killed(Killed),
+    /// It panicked.
+    Panicked(Panic),
+}
+
+/// A panic that ended a greenlet: its payload, and what is known of where it happened.
+pub struct Panic {
+    payload: Box<dyn Any + Send>,
+    message: String,
+    place: Option<String>,
+    backtrace: Option<Backtrace>,
+}
+
+/// Somebody who wants to know of the end.
+pub(super) enum Watcher {
+    Wake(Wake),
+    Waker(Waker),
+    Link(Box<dyn FnOnce(&Ending)>),
+}
+
+/// What the handle and its greenlet share.
+pub(super) struct Join<T> {
+    pub(super) id: u64,
+    pub(super) slot: u32,
+    pub(super) birth: &'static Location<'static>,
+    pub(super) name: Option<Rc<str>>,
+    ending: RefCell<Option<Ending>>,
+    watchers: RefCell<Vec<Watcher>>,
+    result: Cell<Option<Result<T, JoinError>>>,
+    /// What to say of a result that nobody took; `None` for one that needs no word.
+    describe: fn(&T) -> Option<String>,
+}
+
+impl<T> Join<T> {
+    pub(super) fn new(
+        id: u64,
+        slot: u32,
+        birth: &'static Location<'static>,
+        name: Option<Rc<str>>,
+        describe: fn(&T) -> Option<String>,
+    ) -> Rc<Join<T>> {
+        Rc::new(Join {
+            id,
+            slot,
+            birth,
+            name,
+            ending: RefCell::new(None),
+            watchers: RefCell::new(Vec::new()),
+            result: Cell::new(None),
+            describe,
+        })
+    }
+
+    /// Stores the result and tells everybody who watches.
+    pub(super) fn finish(&self, hub: &Hub, result: Result<T, JoinError>) {
+        let ending = match &result {
+            Ok(_) => Ending::Returned,
+            Err(JoinError::Killed(_)) => Ending::Killed,
+            Err(JoinError::Panicked(panic)) => Ending::Panicked(panic.message.clone()),
+        };
+        self.result.set(Some(result));
+        *self.ending.borrow_mut() = Some(ending.clone());
+        for watcher in self.watchers.take() {
+            match watcher {
+                Watcher::Wake(wake) => hub.wake(wake),
+                // A waker is code of others, and may panic.
+                Watcher::Waker(waker) => drop(unwind::catch(|| waker.wake())),
+                Watcher::Link(link) => {
+                    let ending = ending.clone();
+                    hub.calls.push(Box::new(move || link(&ending)));
+                }
+            }
+        }
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.ending.borrow().is_some()
+    }
+
+    pub(super) fn take(&self) -> Option<Result<T, JoinError>> {
+        self.result.take()
+    }
+
+    pub(super) fn watch(&self, watcher: Watcher) {
+        self.watchers.borrow_mut().push(watcher);
+    }
+
+    /// Forgets a wake that nobody waits for any more.
+    fn unwatch(&self, wake: Wake) {
+        let mut watchers = self.watchers.borrow_mut();
+        watchers.retain(|w| !matches!(w, Watcher::Wake(other) if *other == wake));
+    }
+
+    /// Parks until the greenlet has ended.
+    pub(super) fn wait(&self, deadline: Deadline, mode: Mode) -> Result<(), std::io::Error> {
+        let hub = Hub::current();
+        if let Some(hub) = hub
+            && let Ok(ctl) = hub.may_park()
+        {
+            hub.interrupts(ctl, mode)?;
+        }
+        if self.is_finished() {
+            return Ok(());
+        }
+        let hub = hub.ok_or(super::park::CannotPark::OutsideRun)?;
+        let wait = Wait::begin(hub, WaitOn::Join(self.id))?;
+        self.watch(Watcher::Wake(wait.wake()));
+        // Runs on every way out, the unwind of a kill included.
+        struct Unwatch<'a, T>(&'a Join<T>, Wake);
+        impl<T> Drop for Unwatch<'_, T> {
+            fn drop(&mut self) {
+                self.0.unwatch(self.1);
+            }
+        }
+        let _unwatch = Unwatch(self, wait.wake());
+        Ok(wait.park(deadline, mode)?)
+    }
+
+    fn kill(&self) {
+        if !self.is_finished()
+            && let Some(hub) = Hub::current()
+            && let Some(ctl) = hub.find(self.slot, self.id)
+        {
+            hub.kill(ctl);
+        }
+    }
+}
+
+impl<T> Drop for Join<T> {
+    fn drop(&mut self) {
+        let message = match self.result.take() {
+            None | Some(Err(JoinError::Killed(_))) => return,
+            Some(Ok(value)) => match (self.describe)(&value) {
+                None => return,
+                Some(error) => format!("returned an error that nobody joined: {error}"),
+            },
+            Some(Err(JoinError::Panicked(panic))) => panic.to_string(),
+        };
+        let name = self.name.as_deref().map(|n| format!(" '{n}'")).unwrap_or_default();
+        let what = format!("greenlet #{}{name} (spawned at {})", self.id, self.birth);
+        report::unhandled(&what, &message, &());
+    }
+}
+
+impl<T> Greenlet<T> {
+    /// Parks until the greenlet has ended, and returns its result.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError::Killed`] when it was killed, [`JoinError::Panicked`] when it panicked.
+    ///
+    /// # Panics
+    ///
+    /// When it has not ended and the caller cannot park: outside [`run`](crate::run), or on the
+    /// hub's own stack.
+    ///
+    /// # Cancellation
+    ///
+    /// Cancellation point: always. On cancel the handle is dropped and the greenlet goes on,
+    /// detached. Infallible as to kills: where one cannot unwind, the wait goes on.
+    ///
+    /// # Source
+    ///
+    /// std `JoinHandle::join`; gevent `Greenlet.get`.
+    #[track_caller]
+    pub fn join(self) -> Result<T, JoinError> {
+        if let Err(error) = self.join.wait(Deadline::NEVER, Mode::Infallible) {
+            panic!("Greenlet::join: {error}");
+        }
+        self.join.take().expect("a greenlet that has ended leaves its result to its only handle")
+    }
+
+    /// As [`join`](Self::join), but gives up after `limit` and hands the handle back.
+    ///
+    /// # Errors
+    ///
+    /// `Err(self)` when the greenlet has not ended in time; it goes on.
+    ///
+    /// # Panics
+    ///
+    /// As [`join`](Self::join).
+    ///
+    /// # Cancellation
+    ///
+    /// As [`join`](Self::join).
+    #[track_caller]
+    pub fn join_timeout(self, limit: Duration) -> Result<Result<T, JoinError>, Greenlet<T>> {
+        let deadline = Hub::current().map_or(Deadline::NEVER, |hub| hub.deadline_in(limit));
+        match self.join.wait(deadline, Mode::Infallible) {
+            Ok(()) => Ok(self.join.take().expect("the result of a greenlet that has ended")),
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Err(self),
+            Err(error) => panic!("Greenlet::join_timeout: {error}"),
+        }
+    }
+
+    /// Asks the greenlet to end: it unwinds from its current or next cancellation point.
+    ///
+    /// Shape: returns at once. What happens depends on where the greenlet is:
+    ///
+    /// | the greenlet | then |
+    /// |---|---|
+    /// | was never started | its closure never runs, but is dropped on its own stack; links are told |
+    /// | is parked | it is made ready, and unwinds out of the call it is parked in |
+    /// | is the caller itself | it unwinds at its next cancellation point |
+    /// | is unwinding already | fallible calls that would wait fail with [`Killed`]; it ends anyway |
+    /// | is in [`shield`](crate::shield) | fallible calls that would wait fail with [`Killed`], others go on; it unwinds at its first cancellation point outside |
+    /// | swallowed an earlier kill | it is raised again at every cancellation point |
+    /// | has ended, or was killed before | nothing |
+    ///
+    /// May be called from anywhere on the thread: from the greenlet's own children, from callbacks,
+    /// in destructors.
+    ///
+    /// # Cancellation
+    ///
+    /// Cancellation point: never.
+    ///
+    /// # Source
+    ///
+    /// gevent `Greenlet.kill(block=False)`; to wait as well, [`join`](Self::join).
+    pub fn kill(&self) {
+        self.join.kill();
+    }
+
+    /// Calls `f` once when the greenlet has ended; soon, if it has ended already.
+    ///
+    /// Shape: `f` runs on a callback greenlet, so it may block. Links run in the order in which
+    /// they were made. A panic in one is reported and stops no other.
+    ///
+    /// # Cancellation
+    ///
+    /// Cancellation point: never.
+    ///
+    /// # Source
+    ///
+    /// gevent `Greenlet.link`.
+    pub fn link(&self, f: impl FnOnce(&Ending) + 'static) {
+        let ended = self.join.ending.borrow().clone();
+        match ended {
+            None => self.join.watch(Watcher::Link(Box::new(f))),
+            Some(ending) => match Hub::current() {
+                Some(hub) => hub.calls.push(Box::new(move || f(&ending))),
+                None => f(&ending),
+            },
+        }
+    }
+
+    /// Calls `f` with the handle when the greenlet has ended, on a callback greenlet.
+    pub(crate) fn on_end(self, f: impl FnOnce(Greenlet<T>) + 'static)
+    where
+        T: 'static,
+    {
+        let join = Rc::clone(&self.join);
+        join.watch(Watcher::Link(Box::new(move |_| f(self))));
+    }
+
+    /// Calls `waker` when the greenlet has ended, in place of the one set before.
+    pub(crate) fn set_waker(&self, waker: &Waker) {
+        let mut watchers = self.join.watchers.borrow_mut();
+        let old = watchers.iter().position(|w| matches!(w, Watcher::Waker(_)));
+        let old = old.map(|place| watchers.swap_remove(place));
+        watchers.push(Watcher::Waker(waker.clone()));
+        drop(watchers);
+        drop(old);
+    }
+
+    /// Whether it has ended.
+    pub fn is_finished(&self) -> bool {
+        self.join.is_finished()
+    }
+
+    /// Its number: unique in its reactor, and never reused there.
+    pub fn id(&self) -> u64 {
+        self.join.id
+    }
+
+    /// The name that its [`Builder`](crate::Builder) gave it.
+    pub fn name(&self) -> Option<&str> {
+        self.join.name.as_deref()
+    }
+
+    /// Where it was spawned.
+    pub fn birth(&self) -> &'static Location<'static> {
+        self.join.birth
+    }
+}
+
+impl<T> fmt::Debug for Greenlet<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Greenlet")
+            .field("id", &self.id())
+            .field("name", &self.name())
+            .field("birth", &format_args!("{}", self.birth()))
+            .field("ended", &*self.join.ending.borrow())
+            .finish()
+    }
+}
+
+impl JoinError {
+    /// Sorts a caught payload: a kill, or a panic with what the hook noted of it.
+    pub(super) fn from_payload(
+        payload: Box<dyn Any + Send>,
+        note: Option<Box<PanicNote>>,
+    ) -> JoinError {
+        if unwind::is_kill(&*payload) {
+            return JoinError::Killed(Killed(()));
+        }
+        let message = unwind::message_of(&*payload);
+        let note = note.filter(|note| note.message == message || note.message == "(not a string)");
+        let (place, backtrace) = note.map_or((None, None), |n| (n.place, n.backtrace));
+        JoinError::Panicked(Panic { payload, message, place, backtrace })
+    }
+
+    /// The error of a child whose panic was given to its scope before anybody joined it.
+    pub(super) fn told_to_scope() -> JoinError {
+        let message = "panicked; the panic was given to its scope";
+        JoinError::from_payload(Box::new(message), None)
+    }
+
+    /// Whether it was killed.
+    pub fn is_killed(&self) -> bool {
+        matches!(self, JoinError::Killed(_))
+    }
+
+    /// The panic, if it was one.
+    pub fn panic(&self) -> Option<&Panic> {
+        match self {
+            JoinError::Killed(_) => None,
+            JoinError::Panicked(panic) => Some(panic),
+        }
+    }
+
+    /// The panic's payload, to be raised again with [`std::panic::resume_unwind`], if it was one.
+    ///
+    /// # Errors
+    ///
+    /// Gives the error back if the greenlet was killed.
+    pub fn try_into_panic(self) -> Result<Box<dyn Any + Send>, JoinError> {
+        match self {
+            JoinError::Killed(_) => Err(self),
+            JoinError::Panicked(panic) => Ok(panic.payload),
+        }
+    }
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            JoinError::Killed(killed) => killed.fmt(f),
+            JoinError::Panicked(panic) => panic.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for JoinError {}
+
+impl Panic {
+    /// The panic's message.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Where it panicked, as `file:line:column`, if this crate's panic hook saw it.
+    pub fn place(&self) -> Option<&str> {
+        self.place.as_deref()
+    }
+
+    /// The backtrace of the panic; captured when `RUST_BACKTRACE` says so.
+    pub fn backtrace(&self) -> Option<&Backtrace> {
+        self.backtrace.as_ref()
+    }
+
+    /// Payload, place and backtrace, for a [`Failure`](crate::Failure).
+    pub(crate) fn into_parts(self) -> (Box<dyn Any + Send>, Option<String>, Option<Backtrace>) {
+        (self.payload, self.place, self.backtrace)
+    }
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "panicked")?;
+        if let Some(place) = &self.place {
+            write!(f, " at {place}")?;
+        }
+        write!(f, ": {}", self.message)?;
+        match &self.backtrace {
+            Some(trace) if trace.status() == std::backtrace::BacktraceStatus::Captured => {
+                write!(f, "\n{trace}")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Panic")
+            .field("message", &self.message)
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,287 @@
+//! The hub: greenlets on a reactor, one hub a thread.
+//!
+//! Floor 4. Uses: `coro`, `time`, `reactor`. Used by: everything above. Knows nothing of: sockets,
+//! Deferreds.
+//!
+//! # Contract
+//!
+//! Greenlets of one hub run one at a time, on one thread, and change only in calls of this crate:
+//! between two suspensions nothing else runs. The loop in [`run`] resumes those that are ready,
+//! first come first served, then turns the reactor:
+//!
+//! 1. Resume what is ready, at most `BATCH` greenlets.
+//! 2. See that somebody runs what the reactor wants to be called (`calls`).
+//! 3. Those that only yielded come next. They wait for a poll, but not for one each: after
+//!    `POLL_EVERY` resumes the reactor is polled without sleeping.
+//! 4. Nothing is ready: sleep in the reactor until something is. If nothing can ever be and main is
+//!    waiting, main unwinds with `WouldBlockForever`.
+//!
+//! # Invariants
+//!
+//! - `HUB-1` The table has every live greenlet, and only those. Only the loop, on the hub's own
+//!   stack, removes one.
+//! - `HUB-2` A hub is reachable by [`Hub::current`] from the beginning of `run` until every
+//!   greenlet has ended, and lives longer than that. (SOUND-3)
+//! - `HUB-3` `current` is `None` exactly while the hub's own stack runs.
+//!
+//! # Threads
+//!
+//! A hub and all that belongs to it stay on the thread that called `run`. Other threads reach it
+//! by a [`ReactorHandle`] and by wakers, through the inbox.
+//!
+//! # Source
+//!
+//! gevent `hub.py`, trio `_run.py`; tokio `current_thread` for a bounded number of resumes a poll.
+
+mod calls;
+mod control;
+pub(crate) mod io;
+mod join;
+#[cfg(debug_assertions)]
+mod lint;
+pub(crate) mod park;
+mod queue;
+mod report;
+mod run;
+mod scope;
+mod spawn;
+mod timeout;
+mod unwind;
+
+use std::{
+    cell::{Cell, RefCell},
+    fmt, ptr,
+    rc::Rc,
+};
+
+pub use calls::{DelayedCall, DelayedCallError, Reactor, ReactorHandle, Stopped, reactor};
+pub use io::{wait_readable, wait_writable};
+pub use join::{Ending, Greenlet, JoinError, Panic};
+pub use report::{Parked, Report};
+pub use run::{RunError, run, try_run};
+pub use scope::{Scope, ScopedGreenlet, scope};
+pub use spawn::{Builder, GreenletRef, current, spawn, spawn_later};
+pub use timeout::{Elapsed, Killed, shield, sleep, timeout, yield_now};
+pub use unwind::is_kill;
+
+pub(crate) use calls::Message;
+
+use self::{
+    calls::Calls,
+    control::{Ctl, State},
+    park::Wake,
+    queue::RunQueue,
+};
+use crate::{
+    coro::StackPool,
+    reactor::{Core, Inbox, Sink},
+    time::{Clock, Deadline},
+};
+
+/// Greenlets resumed before the loop looks up. Bounds how long a due timer waits behind wakes.
+const BATCH: u32 = 256;
+
+/// Resumes between two polls while greenlets do nothing but yield. A poll costs as much as twenty
+/// yields; spread over 64 it adds two nanoseconds to each.
+const POLL_EVERY: u32 = 64;
+
+/// Operations that may succeed without parking before a greenlet must let the others run.
+const SLICE_OPERATIONS: u32 = 128;
+
+thread_local! {
+    /// This thread's hub (`HUB-2`). No destructor: reading it is one instruction.
+    static CURRENT: Cell<*const Hub> = const { Cell::new(ptr::null()) };
+}
+
+/// The scheduler of one thread.
+pub(crate) struct Hub {
+    pub(crate) reactor: Core<Wake, Message>,
+    /// The running greenlet (`HUB-3`).
+    current: Cell<Option<Ctl>>,
+    /// Every live greenlet, by slot (`HUB-1`).
+    table: RefCell<Table>,
+    /// Woken ones: run before the next poll.
+    ready: RunQueue,
+    /// Yielded ones: run after it.
+    yielded: RunQueue,
+    /// One pool a stack size; the first is the default size.
+    pools: RefCell<Vec<StackPool>>,
+    calls: Calls,
+    next_id: Cell<u64>,
+    next_ticket: Cell<u64>,
+    /// How many greenlets are parked in the midst of an unwind.
+    unwinders: Cell<u32>,
+    /// How many sections that forbid parking we are inside of.
+    no_park: Cell<u32>,
+    /// Operations that the current greenlet may still do before it must yield.
+    slice: Cell<u32>,
+    /// How the run is to end, once that is known.
+    fate: run::Fate,
+    /// Resumes since the last poll.
+    unpolled: Cell<u32>,
+}
+
+/// Live greenlets by slot; a free slot is reused.
+#[derive(Default)]
+struct Table {
+    slots: Vec<Option<Ctl>>,
+    free: Vec<u32>,
+    live: usize,
+}
+
+impl Hub {
+    fn new(clock: Box<dyn Clock>) -> std::io::Result<Hub> {
+        Ok(Hub {
+            reactor: Core::new(clock)?,
+            current: Cell::new(None),
+            table: RefCell::new(Table::default()),
+            ready: RunQueue::default(),
+            yielded: RunQueue::default(),
+            pools: RefCell::new(vec![StackPool::new(crate::coro::STACK_BYTES_DEFAULT)]),
+            calls: Calls::default(),
+            next_id: Cell::new(1),
+            next_ticket: Cell::new(1),
+            unwinders: Cell::new(u32::from(std::thread::panicking())),
+            no_park: Cell::new(0),
+            slice: Cell::new(0),
+            fate: run::Fate::default(),
+            unpolled: Cell::new(0),
+        })
+    }
+
+    /// This thread's hub, if a reactor runs on it.
+    #[inline]
+    #[expect(unsafe_code, reason = "the pointer in the thread-local is live: HUB-2")]
+    pub(crate) fn current() -> Option<&'static Hub> {
+        // SAFETY: HUB-2: non-null only while the hub lives, and whoever asks is either one of its
+        // greenlets, which end before it, or its own stack, or user code in a destructor that it
+        // runs: none of them can keep the reference beyond the hub's life.
+        unsafe { CURRENT.get().as_ref() }
+    }
+
+    #[inline]
+    fn next_ticket(&self) -> u64 {
+        let ticket = self.next_ticket.get();
+        self.next_ticket.set(ticket + 1);
+        ticket
+    }
+
+    /// The live greenlet in this slot of the table.
+    #[inline]
+    fn at(&self, slot: u32) -> Option<Ctl> {
+        *self.table.borrow().slots.get(slot as usize)?
+    }
+
+    /// The live greenlet with this slot and number.
+    fn find(&self, slot: u32, id: u64) -> Option<Ctl> {
+        self.at(slot).filter(|ctl| ctl.label.id == id)
+    }
+
+    /// How many greenlets are alive.
+    fn live(&self) -> usize {
+        self.table.borrow().live
+    }
+
+    /// All live greenlets.
+    fn all(&self) -> Vec<Ctl> {
+        self.table.borrow().slots.iter().filter_map(|ctl| *ctl).collect()
+    }
+
+    /// Enters a greenlet until it suspends or ends.
+    #[inline]
+    #[expect(unsafe_code, reason = "the one place that resumes")]
+    fn resume(&self, ctl: Ctl) {
+        debug_assert_eq!(self.current.get(), None);
+        ctl.state.set(State::Running);
+        self.slice.set(SLICE_OPERATIONS);
+        self.current.set(Some(ctl));
+        // SAFETY: we are the hub, on its own stack (`current` was None: HUB-3); the greenlet came
+        // from a run queue, so it is new or suspended.
+        let ended = unsafe { ctl.resume() };
+        self.current.set(None);
+        if ended {
+            self.reap(ctl);
+        }
+    }
+
+    /// Removes a greenlet that has ended, and recycles its stack.
+    #[expect(unsafe_code, reason = "ends the control block")]
+    fn reap(&self, ctl: Ctl) {
+        let (slot, pool) = (ctl.slot, ctl.pool);
+        {
+            let mut table = self.table.borrow_mut();
+            table.slots[slot as usize] = None;
+            table.free.push(slot);
+            table.live -= 1;
+        }
+        // SAFETY: it has ended; it was running, so no queue has it, and the table, which had the
+        // last copy that anybody can get at, has just forgotten it.
+        let stack = unsafe { ctl.destroy() };
+        self.pools.borrow_mut()[usize::from(pool)].put(stack);
+    }
+
+    /// Forbids parking until the guard is dropped.
+    fn forbid_park(&self) -> impl Drop + use<'_> {
+        struct Guard<'h>(&'h Cell<u32>);
+        impl Drop for Guard<'_> {
+            fn drop(&mut self) {
+                self.0.set(self.0.get() - 1);
+            }
+        }
+        self.no_park.set(self.no_park.get() + 1);
+        Guard(&self.no_park)
+    }
+
+    /// The inbox by which other threads reach this hub.
+    pub(crate) fn inbox(&self) -> &std::sync::Arc<Inbox<Message>> {
+        self.reactor.inbox()
+    }
+
+    /// `duration` from now on the hub's clock; the clock is read for it.
+    pub(crate) fn deadline_in(&self, duration: std::time::Duration) -> Deadline {
+        self.reactor.fresh_now().saturating_add(duration)
+    }
+}
+
+impl Table {
+    /// A free slot, to be filled by `fill`.
+    fn reserve(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 greenlets")
+        })
+    }
+
+    fn fill(&mut self, slot: u32, ctl: Ctl) {
+        self.slots[slot as usize] = Some(ctl);
+        self.live += 1;
+    }
+}
+
+/// What the reactor speaks to.
+impl Sink<Wake, Message> for Hub {
+    fn wake(&self, wake: Wake) {
+        Hub::wake(self, wake);
+    }
+
+    fn message(&self, message: Message) {
+        match message {
+            Message::Wake(wake) => Hub::wake(self, wake),
+            Message::Call(call) => self.calls.push(call),
+            Message::Stop => self.stop(),
+        }
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub")
+            .field("greenlets", &self.live())
+            .field("current", &self.current.get())
+            .field("reactor", &self.reactor)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A marker that keeps a type on its thread.
+type NotSend = std::marker::PhantomData<Rc<()>>;

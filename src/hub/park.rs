@@ -1,0 +1,398 @@
+//! Waiting: the one way in which a greenlet stops until something wakes it.
+//!
+//! Floor 4. Uses: `control`, the reactor's timers. Used by: everything that blocks.
+//!
+//! # Contract
+//!
+//! ```text
+//! let wait = Wait::begin(hub, WaitOn::Sleep)?;   // from here on a wake is remembered
+//! somebody.tell(wait.wake());                    // a small Copy value; it may outlive the wait
+//! wait.park(deadline, Mode::Fallible)?;          // Ok: woken. Err: timed out, or killed
+//! ```
+//!
+//! Every wait draws a ticket that is never drawn again. A [`Wake`] carries it, so a wake that comes
+//! too late (a waker kept by somebody else, an event of an earlier wait) finds another ticket or
+//! none and does nothing: it can neither shorten a later wait nor touch a greenlet that has ended.
+//!
+//! # Invariants
+//!
+//! - `PARK-1` One call site of `suspend` in the crate: `Hub::switch_out`.
+//! - `PARK-2` An unpark that comes between `begin` and `park` is remembered: it clears the ticket,
+//!   and `park` looks at the ticket first.
+//! - `PARK-3` Nothing parks on the hub's own stack, in a `no_park` section, or outside `run`:
+//!   `begin` refuses. (SOUND-6)
+//! - `PARK-4` A kill or timeout unwinds only out of `interrupts`, hence only out of a call of this
+//!   crate, and only where SOUND-7 allows.
+
+use std::{fmt, io};
+
+use super::{
+    Hub,
+    control::{Ctl, Kill, State},
+    unwind,
+};
+use crate::time::Deadline;
+
+/// What a greenlet waits for: shown in reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WaitOn {
+    /// It is not waiting.
+    Nothing,
+    /// A callback greenlet without work.
+    Idle,
+    /// `sleep`.
+    Sleep,
+    /// A descriptor to become readable.
+    Readable(i32),
+    /// A descriptor to become writable.
+    Writable(i32),
+    /// The end of the greenlet with this number.
+    Join(u64),
+    /// `wait_for_deferred`.
+    Deferred,
+    /// `wait_for_future`.
+    Future,
+    /// The children of a scope.
+    Scope(usize),
+    /// An answer of an OS thread.
+    Offload,
+}
+
+impl fmt::Display for WaitOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WaitOn::Nothing => write!(f, "nothing"),
+            WaitOn::Idle => write!(f, "work"),
+            WaitOn::Sleep => write!(f, "a timer (sleep)"),
+            WaitOn::Readable(fd) => write!(f, "descriptor {fd} to become readable"),
+            WaitOn::Writable(fd) => write!(f, "descriptor {fd} to become writable"),
+            WaitOn::Join(id) => write!(f, "the end of greenlet #{id}"),
+            WaitOn::Deferred => write!(f, "a Deferred to fire"),
+            WaitOn::Future => write!(f, "a future to be ready"),
+            WaitOn::Scope(count) => write!(f, "{count} child(ren) of its scope"),
+            WaitOn::Offload => write!(f, "an OS thread to answer"),
+        }
+    }
+}
+
+/// Whom to wake, and for what. It may be kept, copied and sent to other threads: a stale one does
+/// nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wake {
+    /// The wait with this ticket is over.
+    Unpark {
+        /// The greenlet's place in the hub's table.
+        slot: u32,
+        /// The wait's ticket.
+        ticket: u64,
+    },
+    /// The deadline of the wait with this ticket, or of a timeout around it, has passed.
+    Timer {
+        /// As above.
+        slot: u32,
+        /// As above.
+        ticket: u64,
+    },
+    /// Start the greenlet that was spawned for later.
+    Start {
+        /// As above.
+        slot: u32,
+        /// The greenlet's number.
+        id: u64,
+    },
+    /// Run a delayed call.
+    Call {
+        /// Its place in the table of delayed calls.
+        slot: u32,
+        /// Its number.
+        id: u64,
+    },
+    /// The time for an orderly shutdown is over.
+    ShutdownOver,
+}
+
+/// Whether a call can say that it was interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// It returns an error where a kill cannot unwind.
+    Fallible,
+    /// It has no way to say so, and keeps waiting.
+    Infallible,
+}
+
+/// Why a wait ended without being woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interrupt {
+    /// Its own deadline passed.
+    TimedOut,
+    /// A kill that could not unwind.
+    Killed,
+}
+
+impl From<Interrupt> for io::Error {
+    fn from(interrupt: Interrupt) -> io::Error {
+        match interrupt {
+            Interrupt::TimedOut => io::Error::new(io::ErrorKind::TimedOut, super::Elapsed(())),
+            Interrupt::Killed => io::Error::other(super::Killed(())),
+        }
+    }
+}
+
+/// Why a call cannot wait here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CannotPark {
+    /// No reactor runs on this thread.
+    OutsideRun,
+    /// On the hub's own stack: in a `Waker`, or in a `Drop` that the hub runs.
+    HubStack,
+    /// In a section where this crate forbids it.
+    NoPark,
+}
+
+impl fmt::Display for CannotPark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CannotPark::OutsideRun => {
+                "blocking call outside a reactor: no greenloop reactor runs on this thread; call it \
+                 inside greenloop::run"
+            }
+            CannotPark::HubStack => {
+                "blocking call on the hub's own stack (in a Waker, or in a Drop that the hub runs): \
+                 it would stop every greenlet of this thread; spawn a greenlet to do it"
+            }
+            CannotPark::NoPark => {
+                "blocking call where suspension is forbidden (in a panic hook); spawn a greenlet \
+                 to do it"
+            }
+        })
+    }
+}
+
+impl std::error::Error for CannotPark {}
+
+impl From<CannotPark> for io::Error {
+    fn from(why: CannotPark) -> io::Error {
+        io::Error::other(why)
+    }
+}
+
+/// A wait of the current greenlet that has begun: wakes count from now on.
+#[derive(Debug)]
+pub(crate) struct Wait<'h> {
+    hub: &'h Hub,
+    ctl: Ctl,
+    ticket: u64,
+    on: WaitOn,
+}
+
+impl<'h> Wait<'h> {
+    /// Begins a wait of the current greenlet.
+    ///
+    /// # Errors
+    ///
+    /// Where nothing can be suspended (`PARK-3`).
+    #[inline]
+    pub(crate) fn begin(hub: &'h Hub, on: WaitOn) -> Result<Wait<'h>, CannotPark> {
+        let ctl = hub.may_park()?;
+        debug_assert_eq!(ctl.ticket.get(), 0, "two waits of one greenlet at once");
+        let ticket = hub.next_ticket();
+        ctl.ticket.set(ticket);
+        Ok(Wait { hub, ctl, ticket, on })
+    }
+
+    /// What ends this wait.
+    #[inline]
+    pub(crate) fn wake(&self) -> Wake {
+        Wake::Unpark { slot: self.ctl.slot, ticket: self.ticket }
+    }
+
+    /// Whether it was woken already.
+    #[inline]
+    pub(crate) fn is_woken(&self) -> bool {
+        self.ctl.ticket.get() != self.ticket
+    }
+
+    /// Parks until woken, until `deadline`, or until interrupted.
+    ///
+    /// Units: `deadline` is absolute on the hub's clock; [`Deadline::NEVER`] waits for ever.
+    ///
+    /// # Cancellation
+    ///
+    /// A kill, and the end of a `timeout` around the call, unwind from here. A wake that was given
+    /// already wins over both.
+    pub(crate) fn park(&self, deadline: Deadline, mode: Mode) -> Result<(), Interrupt> {
+        let (hub, ctl) = (self.hub, self.ctl);
+        loop {
+            if self.is_woken() {
+                return Ok(());
+            }
+            hub.interrupts(ctl, mode)?;
+            #[cfg(debug_assertions)]
+            super::lint::walk();
+            let until = deadline.min(ctl.frames_deadline.get());
+            let timer = (!until.is_never()).then(|| {
+                hub.reactor.add_timer(until, Wake::Timer { slot: ctl.slot, ticket: self.ticket })
+            });
+            ctl.waits_on.set(self.on);
+            ctl.since.set(hub.reactor.now());
+            hub.switch_out(ctl, State::Parked);
+            if let Some(key) = timer {
+                hub.reactor.cancel_timer(key);
+            }
+            if !self.is_woken() && deadline <= hub.reactor.now() {
+                return Err(Interrupt::TimedOut);
+            }
+        }
+    }
+}
+
+impl Drop for Wait<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.is_woken() {
+            self.ctl.ticket.set(0);
+        }
+    }
+}
+
+impl Hub {
+    /// The current greenlet, if it may be suspended here.
+    #[inline]
+    pub(super) fn may_park(&self) -> Result<Ctl, CannotPark> {
+        match self.current.get() {
+            None => Err(CannotPark::HubStack),
+            Some(_) if self.no_park.get() > 0 => Err(CannotPark::NoPark),
+            Some(ctl) => Ok(ctl),
+        }
+    }
+
+    /// This thread's hub, if its current greenlet may be suspended here.
+    #[inline]
+    pub(crate) fn to_park() -> Result<&'static Hub, CannotPark> {
+        let hub = Hub::current().ok_or(CannotPark::OutsideRun)?;
+        hub.may_park().map(|_| hub)
+    }
+
+    /// Leaves the current greenlet for the hub; returns when the hub resumes it.
+    #[expect(unsafe_code, reason = "the one suspension point of the crate (PARK-1)")]
+    pub(super) fn switch_out(&self, ctl: Ctl, state: State) {
+        debug_assert_eq!(self.current.get(), Some(ctl));
+        ctl.state.set(state);
+        let unwinding = self.is_unwinding(ctl);
+        if unwinding {
+            self.unwinders.set(self.unwinders.get() + 1);
+        }
+        // SAFETY: `ctl` is the current greenlet (asserted above; every caller has it from
+        // `may_park`), so this runs on its own stack.
+        unsafe { ctl.suspend() };
+        if unwinding {
+            self.unwinders.set(self.unwinders.get() - 1);
+        }
+    }
+
+    /// Goes to the back of the queue, behind a poll.
+    pub(super) fn requeue(&self, ctl: Ctl) {
+        self.yielded.push(ctl);
+        self.switch_out(ctl, State::Ready);
+    }
+
+    /// Notices a kill or an elapsed timeout of the current greenlet: the heart of every
+    /// cancellation point.
+    ///
+    /// Unwinds if there is one and SOUND-7 allows it. Otherwise a fallible call gets the error, an
+    /// infallible one `Ok`, and the kill stays pending.
+    #[inline]
+    pub(super) fn interrupts(&self, ctl: Ctl, mode: Mode) -> Result<(), Interrupt> {
+        if self.is_interrupted(ctl) { self.interrupt(ctl, mode) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn interrupt(&self, ctl: Ctl, mode: Mode) -> Result<(), Interrupt> {
+        let unwinding = self.is_unwinding(ctl);
+        let free = !unwinding && ctl.shields.get() == 0 && !cfg!(panic = "abort");
+        match ctl.kill.get() {
+            Kill::None => {}
+            Kill::Raised if unwinding => return Ok(()),
+            Kill::Pending if free => {
+                ctl.kill.set(Kill::Raised);
+                unwind::raise(ctl, unwind::Payload::Kill);
+            }
+            // It was swallowed: raise it again, but let the others run first, so that a loop that
+            // swallows it for ever does not stop them.
+            Kill::Raised if free => {
+                self.requeue(ctl);
+                unwind::raise(ctl, unwind::Payload::Kill);
+            }
+            Kill::Pending | Kill::Raised if mode == Mode::Fallible => {
+                return Err(Interrupt::Killed);
+            }
+            Kill::Pending | Kill::Raised => {}
+        }
+        if unwinding || cfg!(panic = "abort") {
+            return Ok(());
+        }
+        let Some((id, again)) = unwind::elapsed_frame(ctl, self.reactor.now()) else {
+            return Ok(());
+        };
+        if again {
+            self.requeue(ctl);
+        }
+        unwind::raise(ctl, unwind::Payload::Timeout(id));
+    }
+
+    /// As `interrupts`, for the current greenlet, where the wait that follows would report it.
+    #[inline]
+    pub(crate) fn checkpoint(&self, mode: Mode) {
+        if let Some(ctl) = self.current.get() {
+            let _ = self.interrupts(ctl, mode);
+        }
+    }
+
+    /// Whether a kill or an elapsed timeout waits to be noticed.
+    pub(super) fn is_interrupted(&self, ctl: Ctl) -> bool {
+        ctl.kill.get() != Kill::None || ctl.frames_deadline.get() <= self.reactor.now()
+    }
+
+    /// Whether the current greenlet is unwinding.
+    ///
+    /// std counts panics per thread, and greenlets share theirs. When no other greenlet is parked
+    /// in the midst of an unwind, the thread's answer is exactly this greenlet's. Otherwise we go by
+    /// what was last known: our own raises and the panic hook keep it. (What is missed then is a
+    /// `resume_unwind` of the user's own during which a `Drop` parks and is killed: Rust aborts.)
+    pub(super) fn is_unwinding(&self, ctl: Ctl) -> bool {
+        if self.unwinders.get() == 0 {
+            ctl.unwinding.set(std::thread::panicking());
+        }
+        ctl.unwinding.get()
+    }
+
+    /// Ends the wait that `wake` names, if it is still under way. Appends to a queue; runs nothing.
+    pub(crate) fn wake(&self, wake: Wake) {
+        match wake {
+            Wake::Unpark { slot, ticket } => {
+                let Some(ctl) = self.at(slot).filter(|c| c.ticket.get() == ticket) else { return };
+                ctl.ticket.set(0);
+                self.make_ready(ctl);
+            }
+            Wake::Timer { slot, ticket } => {
+                let Some(ctl) = self.at(slot).filter(|c| c.ticket.get() == ticket) else { return };
+                self.make_ready(ctl);
+            }
+            Wake::Start { slot, id } => {
+                let Some(ctl) = self.at(slot).filter(|c| c.label.id == id) else { return };
+                self.start_delayed(ctl);
+            }
+            Wake::Call { slot, id } => self.calls.fire_delayed(slot, id),
+            Wake::ShutdownOver => self.give_up(),
+        }
+    }
+
+    /// Puts a parked greenlet into the run queue. One that is not parked is left alone.
+    pub(super) fn make_ready(&self, ctl: Ctl) {
+        if ctl.state.get() == State::Parked {
+            ctl.state.set(State::Ready);
+            ctl.waits_on.set(WaitOn::Nothing);
+            self.ready.push(ctl);
+        }
+    }
+}

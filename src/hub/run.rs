@@ -1,0 +1,351 @@
+//! Running: the loop of a hub, from the first greenlet to the end of the last.
+//!
+//! Floor 4. Uses: all of `hub`. Used by: users.
+//!
+//! # States of a run
+//!
+//! ```text
+//! running ──main ends──▶ ending ──every greenlet has ended──▶ over
+//!    │                     └──shutdown deadline passes──▶ abort, with a list of who is left
+//!    ├──stop()──▶ main is killed (Stopped) ─▶ ending
+//!    └──nothing can wake main──▶ main is killed (WouldBlockForever) ─▶ ending
+//! ```
+//!
+//! # Invariants
+//!
+//! - `RUN-1` `run` returns or unwinds only when no greenlet is alive (SOUND-3), and with them all
+//!   that they borrowed from outside.
+//! - `RUN-2` The loop itself never unwinds: user code that runs on the hub's stack is caught, and a
+//!   panic of our own aborts.
+
+use std::{
+    any::Any,
+    cell::{Cell, RefCell},
+    error::Error,
+    fmt, io,
+    panic::Location,
+    time::Duration,
+};
+
+use super::{
+    BATCH, CURRENT, Hub, POLL_EVERY,
+    control::{Ctl, Kill, Role},
+    park::Wake,
+    report::Report,
+    spawn::AbortOnUnwind,
+    unwind,
+};
+use crate::{
+    coro::{AltStack, catch_overflows},
+    time::{Clock, SystemClock},
+};
+
+/// How long greenlets may hold up the end of a run, if nothing else was set.
+const SHUTDOWN_LIMIT_DEFAULT: Duration = Duration::from_secs(10);
+
+thread_local! {
+    /// Numbers that no run of this thread may draw again: of runs, greenlets and tickets.
+    static DRAWN: Cell<u64> = const { Cell::new(1) };
+}
+
+/// Why a run has no value.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RunError {
+    /// Somebody called `stop`.
+    Stopped,
+    /// The main greenlet was killed.
+    Killed,
+    /// The main greenlet waited, and nothing could ever have woken it. The report lists what was
+    /// parked, on what, since when.
+    WouldBlockForever(Report),
+    /// No reactor could be made: no descriptor or no memory was left.
+    Unavailable(io::Error),
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunError::Stopped => f.write_str("the reactor was stopped before main ended"),
+            RunError::Killed => f.write_str("the main greenlet was killed"),
+            RunError::WouldBlockForever(report) => write!(
+                f,
+                "the main greenlet would wait for ever: nothing that is left can wake it. \
+                 Parked:\n{report}"
+            ),
+            RunError::Unavailable(error) => write!(f, "cannot make a reactor: {error}"),
+        }
+    }
+}
+
+impl Error for RunError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            RunError::Unavailable(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// How a run is to end, once that is known.
+#[derive(Default)]
+pub(super) struct Fate {
+    run_id: Cell<u64>,
+    main: Cell<Option<Ctl>>,
+    main_ended: Cell<bool>,
+    shutdown_limit: Cell<Option<Duration>>,
+    /// Why main was killed, if it was not by the user.
+    verdict: RefCell<Option<RunError>>,
+}
+
+impl Fate {
+    pub(super) fn run_id(&self) -> u64 {
+        self.run_id.get()
+    }
+
+    pub(super) fn set_shutdown_limit(&self, limit: Duration) {
+        self.shutdown_limit.set(Some(limit));
+    }
+}
+
+/// Runs `f` as the main greenlet of a new reactor on this thread, and returns its value.
+///
+/// Shape: `f` may borrow. When it has ended, every other greenlet is killed; `run` returns when all
+/// have ended. It may be called again afterwards, and on several threads at once: each has a reactor
+/// of its own.
+///
+/// The first call in a process installs a handler for SIGSEGV and SIGBUS that names a greenlet whose
+/// stack overflows (and hands everything else to the handler that was there), and a panic hook that
+/// notes where greenlets panic (and calls the one that was there). No other signal is touched.
+///
+/// # Panics
+///
+/// When `f` panics, with its payload. With the text of the [`RunError`] where [`try_run`] returns
+/// one. When a reactor runs on this thread already.
+///
+/// A greenlet that does not end within the shutdown deadline (10 seconds unless
+/// [`Reactor::set_shutdown_deadline`](crate::Reactor::set_shutdown_deadline) says otherwise), because
+/// it swallows its kill or waits for ever in a destructor, makes the process abort, with a list of
+/// who is left: it can neither be unwound nor be forgotten.
+///
+/// # Safety limits
+///
+/// Sound, with one known exception that every runtime with stackful coroutines has: greenlets share
+/// their thread's thread-locals; see [`spawn`](crate::spawn#safety-limits).
+///
+/// # Examples
+///
+/// ```
+/// let answer = greenloop::run(|| greenloop::spawn(|| 6 * 7).join().unwrap());
+/// assert_eq!(answer, 42);
+/// ```
+///
+/// # Source
+///
+/// Twisted `reactor.run` and `task.react`; gevent, where it is implicit.
+#[track_caller]
+pub fn run<T>(f: impl FnOnce() -> T) -> T {
+    match try_run(f) {
+        Ok(value) => value,
+        Err(error) => panic!("greenloop::run: {error}"),
+    }
+}
+
+/// As [`run`], but returns an error where it would panic for want of a value.
+///
+/// # Errors
+///
+/// [`RunError`], each variant with its cause.
+///
+/// # Panics
+///
+/// When `f` panics, with its payload. When a reactor runs on this thread already.
+///
+/// # Examples
+///
+/// ```
+/// use greenloop::{Deferred, RunError};
+/// let ended = greenloop::try_run(|| {
+///     let (_resolver, deferred) = Deferred::<()>::new();
+///     greenloop::wait_for_deferred(deferred) // nobody will ever fire it
+/// });
+/// let Err(RunError::WouldBlockForever(report)) = ended else { panic!() };
+/// assert_eq!(report.parked()[0].waits_on, "a Deferred to fire");
+/// ```
+#[track_caller]
+pub fn try_run<T>(f: impl FnOnce() -> T) -> Result<T, RunError> {
+    let birth = Location::caller();
+    assert!(
+        Hub::current().is_none(),
+        "greenloop::run: a reactor runs on this thread already; spawn a greenlet instead, or call \
+         run on a thread of its own"
+    );
+    catch_overflows();
+    unwind::install_hook();
+    let _alt_stack = AltStack::ensure();
+    let clock: Box<dyn Clock> = Box::new(SystemClock::new());
+    let hub = Hub::new(clock).map_err(RunError::Unavailable)?;
+    let mut outcome: Option<Result<T, Box<dyn Any + Send>>> = None;
+    hub.drive(birth, || outcome = Some(unwind::catch(f))).map_err(RunError::Unavailable)?;
+    match outcome.expect("main has ended") {
+        Ok(value) => Ok(value),
+        Err(payload) if unwind::is_kill(&*payload) => {
+            Err(hub.fate.verdict.take().unwrap_or(RunError::Killed))
+        }
+        Err(payload) => std::panic::resume_unwind(payload),
+    }
+}
+
+impl Hub {
+    /// Enters `main` as the main greenlet and runs until no greenlet is left.
+    #[expect(unsafe_code, reason = "main borrows from the caller of `run`")]
+    fn drive(&self, birth: &'static Location<'static>, main: impl FnOnce()) -> io::Result<()> {
+        let drawn = DRAWN.get();
+        self.fate.run_id.set(drawn);
+        self.next_id.set(drawn.max(self.next_id.get()));
+        self.next_ticket.set(drawn.max(self.next_ticket.get()));
+        CURRENT.set(self);
+        // From here on an unwind would leave greenlets behind that borrow from our caller (RUN-2).
+        let abort = AbortOnUnwind;
+        // SAFETY: RUN-1: this function returns only after the greenlet has ended, and what `main`
+        // borrows outlives our caller's frame. `unwind::catch` in it lets nothing escape.
+        let spawned = unsafe {
+            self.spawn_bare(Role::Main, "main", birth, |ctl| {
+                if ctl.kill.get() != Kill::None {
+                    ctl.kill.set(Kill::Pending);
+                }
+                main();
+                let hub = Hub::current().expect("a greenlet runs on a hub");
+                hub.fate.main_ended.set(true);
+            })
+        };
+        if let Ok(ctl) = spawned {
+            self.fate.main.set(Some(ctl));
+            self.run_until_over();
+        }
+        CURRENT.set(std::ptr::null());
+        DRAWN.set(self.next_id.get().max(self.next_ticket.get()) + 1);
+        std::mem::forget(abort);
+        spawned.map(drop)
+    }
+
+    fn run_until_over(&self) {
+        while !self.fate.main_ended.get() {
+            self.pass();
+        }
+        self.fate.main.set(None);
+        let limit = self.fate.shutdown_limit.get().unwrap_or(SHUTDOWN_LIMIT_DEFAULT);
+        let limit = self.reactor.add_timer(self.deadline_in(limit), Wake::ShutdownOver);
+        loop {
+            for ctl in self.all() {
+                self.kill(ctl);
+            }
+            while self.live() > 0 {
+                self.pass();
+            }
+            self.reactor.close_inbox(self);
+            // Dropping what was never called is user code too, and may spawn.
+            if !self.drop_calls() && self.live() == 0 {
+                break;
+            }
+        }
+        self.reactor.cancel_timer(limit);
+    }
+
+    fn drop_calls(&self) -> bool {
+        let dropped = unwind::catch(|| self.calls.clear());
+        dropped.unwrap_or_else(|payload| {
+            let text = unwind::message_of(&*payload);
+            crate::report::unhandled("the destructor of a call that was not made", &text, &());
+            true
+        })
+    }
+
+    /// Once around the loop: see the numbered steps in `hub/mod.rs`.
+    fn pass(&self) {
+        for _ in 0..BATCH {
+            let Some(ctl) = self.ready.pop() else { break };
+            self.unpolled.set(self.unpolled.get() + 1);
+            self.resume(ctl);
+        }
+        if self.fate.main_ended.get() && (self.fate.main.get().is_some() || self.live() == 0) {
+            return; // The caller begins the shutdown, or ends it.
+        }
+        self.dispatch_calls();
+        if self.ready.is_empty() && !self.yielded.is_empty() && self.unpolled.get() < POLL_EVERY {
+            self.ready.append(&self.yielded);
+            return;
+        }
+        let busy = !self.ready.is_empty() || !self.yielded.is_empty();
+        if !busy && !self.can_be_woken() && self.condemn_main() {
+            return;
+        }
+        self.unpolled.set(0);
+        if let Err(error) = self.reactor.turn(!busy, self) {
+            // epoll_wait fails only for a bad descriptor or address: somebody closed what is ours.
+            panic!("the reactor cannot poll: {error}");
+        }
+        self.ready.append(&self.yielded);
+    }
+
+    /// Whether anything could still make a greenlet ready.
+    fn can_be_woken(&self) -> bool {
+        self.reactor.timers_count() > 0
+            || self.reactor.sources().waiting() > 0
+            || self.inbox().has_handles()
+    }
+
+    /// Main waits and nothing can wake it: unwinds it with a report. Returns whether it could.
+    fn condemn_main(&self) -> bool {
+        let Some(main) = self.fate.main.get() else { return false };
+        // A message may have come since the last turn.
+        if self.reactor.turn(false, self).is_err() || !self.ready.is_empty() {
+            return true;
+        }
+        self.dispatch_calls();
+        if !self.ready.is_empty() || self.can_be_woken() {
+            return true;
+        }
+        if main.kill.get() != Kill::None || main.shields.get() > 0 || cfg!(panic = "abort") {
+            eprintln!(
+                "greenloop: the main greenlet waits for ever where nothing can unwind it (in a \
+                 shield, or while it is unwinding); aborting. Parked:\n{}",
+                self.report()
+            );
+            std::process::abort();
+        }
+        *self.fate.verdict.borrow_mut() = Some(RunError::WouldBlockForever(self.report()));
+        self.kill(main);
+        true
+    }
+
+    /// Ends the run; see [`Reactor::stop`](crate::Reactor::stop).
+    pub(super) fn stop(&self) {
+        let Some(main) = self.fate.main.get() else { return };
+        if main.kill.get() == Kill::None {
+            *self.fate.verdict.borrow_mut() = Some(RunError::Stopped);
+            self.kill(main);
+        }
+    }
+
+    /// Whether main has ended: what is spawned now is born killed.
+    pub(super) fn is_ending(&self) -> bool {
+        self.fate.main_ended.get()
+    }
+
+    /// The time for an orderly shutdown is over.
+    pub(super) fn give_up(&self) -> ! {
+        eprintln!(
+            "greenloop: these greenlets did not end when they were killed, and the shutdown \
+             deadline is over; aborting, since they can be neither unwound nor forgotten:\n{}",
+            self.report()
+        );
+        std::process::abort();
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        debug_assert_eq!(self.live(), 0, "a hub was dropped before its greenlets ended");
+    }
+}

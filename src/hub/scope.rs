@@ -1,0 +1,294 @@
+//! Scopes: greenlets that borrow from the one that spawned them.
+//!
+//! Floor 4. Uses: `spawn`, `park`. Used by: users.
+//!
+//! # Invariants
+//!
+//! - `SCOPE-1` [`scope`] returns or unwinds only after every child has ended: the wait at its end is
+//!   infallible and shielded, and the body's own unwind is caught before it. Nothing that a child
+//!   borrows (`'env`, `'scope`) can end before that, because it outlives the call. (SOUND-5)
+//! - `SCOPE-2` A child counts as ended only after its closure, its result if nobody can take it,
+//!   and all their destructors are done.
+//!
+//! # Source
+//!
+//! `std::thread::scope`, rayon `scope/mod.rs`; trio nurseries for killing the siblings.
+
+#![expect(unsafe_code, reason = "children borrow")]
+//! # Safety
+//!
+//! The one unsafe call extends the lifetime of a child's closure; `SCOPE-1` is its proof.
+
+use std::{
+    any::Any,
+    cell::{Cell, RefCell},
+    fmt,
+    marker::PhantomData,
+    panic::Location,
+    rc::Rc,
+};
+
+use super::{
+    Hub, NotSend,
+    join::{Greenlet, JoinError},
+    park::{Mode, Wait, WaitOn, Wake},
+    spawn::{Builder, GreenletRef},
+    timeout, unwind,
+};
+use crate::time::Deadline;
+
+/// Spawns greenlets that may borrow what outlives the scope; see [`scope`].
+pub struct Scope<'scope, 'env: 'scope> {
+    state: Rc<State>,
+    scope: PhantomData<&'scope mut &'scope ()>,
+    env: PhantomData<&'env mut &'env ()>,
+    thread: NotSend,
+}
+
+#[derive(Default)]
+struct State {
+    /// Children that have not ended.
+    running: Cell<usize>,
+    children: RefCell<Vec<GreenletRef>>,
+    /// Who waits for the last child.
+    waiter: Cell<Option<Wake>>,
+    /// The first panic of a child that nobody joined.
+    panic: Cell<Option<Box<dyn Any + Send>>>,
+}
+
+/// The handle of a greenlet in a scope.
+pub struct ScopedGreenlet<'scope, T> {
+    greenlet: Greenlet<Option<T>>,
+    panic: Rc<Cell<Option<JoinError>>>,
+    joined: Rc<Cell<bool>>,
+    scope: PhantomData<&'scope mut &'scope ()>,
+}
+
+/// Runs `f`, which may spawn greenlets that borrow local variables; returns when all have ended.
+///
+/// Shape: the children end before `scope` returns, whatever happens:
+/// * `f` returns: `scope` waits for the children.
+/// * `f` panics, or is killed or timed out: the children are killed, `scope` waits for them, and the
+///   unwind goes on.
+/// * A child panics: its siblings are killed, and `scope` panics with the child's payload, unless
+///   the child's handle is [joined](ScopedGreenlet::join).
+///
+/// # Panics
+///
+/// Outside [`run`](crate::run), and as said above.
+///
+/// # Cancellation
+///
+/// Cancellation point: never by itself. A kill or timeout that comes while it waits for its children
+/// kills them, and unwinds once they have ended. A child that swallows its kill holds it up.
+///
+/// # Examples
+///
+/// ```
+/// greenloop::run(|| {
+///     let mut words = vec!["green", "loop"];
+///     let mut lengths = [0, 0];
+///     greenloop::scope(|s| {
+///         for (word, length) in words.iter().zip(&mut lengths) {
+///             s.spawn(move || *length = word.len());
+///         }
+///     });
+///     words.clear();
+///     assert_eq!(lengths, [5, 4]);
+/// });
+/// ```
+///
+/// # Source
+///
+/// [`std::thread::scope`]; trio nurseries.
+#[track_caller]
+pub fn scope<'env, F, T>(f: F) -> T
+where
+    F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
+{
+    let hub = Hub::current();
+    let ctl = hub.and_then(|hub| hub.may_park().ok());
+    let (Some(hub), Some(ctl)) = (hub, ctl) else {
+        panic!("greenloop::scope: call it inside greenloop::run, on a greenlet");
+    };
+    let scope = Scope {
+        state: Rc::default(),
+        scope: PhantomData,
+        env: PhantomData,
+        thread: NotSend::default(),
+    };
+    let result = unwind::catch(|| f(&scope));
+    if result.is_err() {
+        scope.state.kill_all();
+    }
+    scope.state.wait(hub, ctl);
+    match result {
+        Err(payload) => unwind::rethrow(Some(ctl), payload),
+        Ok(value) => match scope.state.panic.take() {
+            None => value,
+            Some(payload) => unwind::rethrow(Some(ctl), payload),
+        },
+    }
+}
+
+impl State {
+    fn kill_all(&self) {
+        for child in self.children.borrow().iter() {
+            child.kill();
+        }
+    }
+
+    /// Waits for every child, whatever comes (`SCOPE-1`).
+    fn wait(&self, hub: &'static Hub, ctl: super::control::Ctl) {
+        let mut told = false;
+        while self.running.get() > 0 {
+            if !told && hub.is_interrupted(ctl) {
+                told = true;
+                self.kill_all();
+            }
+            let wait = Wait::begin(hub, WaitOn::Scope(self.running.get()));
+            let wait = wait.expect("a scope began on a greenlet that can park");
+            self.waiter.set(Some(wait.wake()));
+            // An interrupt ends the first wait, so that the children can be killed. It is not
+            // lost: shielded, it stays pending until the scope is left.
+            let (until, mode) = match told {
+                false => (ctl.frames_deadline.get(), Mode::Fallible),
+                true => (Deadline::NEVER, Mode::Infallible),
+            };
+            let _ = timeout::shield(|| wait.park(until, mode));
+            self.waiter.set(None);
+        }
+    }
+}
+
+/// Counts a child as ended when the last thing of it is dropped (`SCOPE-2`).
+struct Ended(Rc<State>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let state = &self.0;
+        state.running.set(state.running.get() - 1);
+        if state.running.get() == 0
+            && let (Some(hub), Some(wake)) = (Hub::current(), state.waiter.get())
+        {
+            hub.wake(wake);
+        }
+    }
+}
+
+impl<'scope> Scope<'scope, '_> {
+    /// Spawns a greenlet that may borrow.
+    ///
+    /// # Panics
+    ///
+    /// When there is no memory for a stack: [`spawn_with`](Self::spawn_with) returns an error.
+    #[track_caller]
+    pub fn spawn<F, T>(&'scope self, f: F) -> ScopedGreenlet<'scope, T>
+    where
+        F: FnOnce() -> T + 'scope,
+        T: 'scope,
+    {
+        let spawned = self.spawn_with(Builder::new(), f);
+        spawned.unwrap_or_else(|error| panic!("Scope::spawn: {error}"))
+    }
+
+    /// As [`spawn`](Self::spawn), with a name or a stack size.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory` when no stack can be mapped.
+    #[track_caller]
+    pub fn spawn_with<F, T>(
+        &'scope self,
+        builder: Builder,
+        f: F,
+    ) -> std::io::Result<ScopedGreenlet<'scope, T>>
+    where
+        F: FnOnce() -> T + 'scope,
+        T: 'scope,
+    {
+        let ended = Ended(Rc::clone(&self.state));
+        self.state.running.set(self.state.running.get() + 1);
+        let panic = Rc::new(Cell::new(None));
+        let joined = Rc::new(Cell::new(false));
+        let (panic_out, is_joined) = (Rc::clone(&panic), Rc::clone(&joined));
+        let state = Rc::clone(&self.state);
+        let body = move || match unwind::catch(f) {
+            Ok(value) => Some(value),
+            Err(payload) if unwind::is_kill(&*payload) => unwind::rethrow(unwind::here(), payload),
+            Err(payload) => {
+                state.child_panicked(payload, &is_joined, &panic_out);
+                None
+            }
+        };
+        // SAFETY: the greenlet ends before the scope is left (SCOPE-1), and 'scope, which bounds
+        // all that `f` and `T` borrow, outlives the scope. The result lies in the join state, which
+        // the handle shares: the handle is bound by 'scope too, and if it is leaked the result is
+        // leaked with it, unread. `ended` is dropped after all of them (SCOPE-2).
+        let spawned = unsafe { builder.spawn_unchecked(Location::caller(), body, ended) };
+        let greenlet = spawned?;
+        self.state.children.borrow_mut().push(greenlet.as_ref());
+        Ok(ScopedGreenlet { greenlet, panic, joined, scope: PhantomData })
+    }
+}
+
+impl State {
+    fn child_panicked(
+        &self,
+        payload: Box<dyn Any + Send>,
+        joined: &Cell<bool>,
+        out: &Cell<Option<JoinError>>,
+    ) {
+        if joined.get() {
+            let note = unwind::here().and_then(|ctl| ctl.panic.take());
+            out.set(Some(JoinError::from_payload(payload, note)));
+            return;
+        }
+        self.kill_all();
+        let first = self.panic.take().unwrap_or(payload);
+        self.panic.set(Some(first));
+    }
+}
+
+impl<T> ScopedGreenlet<'_, T> {
+    /// Parks until the child has ended, and returns its result. A panic of a joined child does not
+    /// reach the scope.
+    ///
+    /// # Errors
+    ///
+    /// As [`Greenlet::join`].
+    ///
+    /// # Cancellation
+    ///
+    /// As [`Greenlet::join`].
+    #[track_caller]
+    pub fn join(self) -> Result<T, JoinError> {
+        self.joined.set(true);
+        match self.greenlet.join()? {
+            Some(value) => Ok(value),
+            None => Err(self.panic.take().unwrap_or_else(JoinError::told_to_scope)),
+        }
+    }
+
+    /// Asks the child to end, as [`Greenlet::kill`].
+    pub fn kill(&self) {
+        self.greenlet.kill();
+    }
+
+    /// Whether it has ended.
+    pub fn is_finished(&self) -> bool {
+        self.greenlet.is_finished()
+    }
+}
+
+impl fmt::Debug for Scope<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").field("running", &self.state.running.get()).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for ScopedGreenlet<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ScopedGreenlet").field(&self.greenlet).finish()
+    }
+}

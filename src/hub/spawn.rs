@@ -1,0 +1,503 @@
+//! Spawning: a closure, a stack, a name.
+//!
+//! Floor 4. Uses: `control`, `join`. Used by: users, `scope`, `calls`, `run`.
+
+use std::{any::Any, fmt, io, panic::Location, rc::Rc, time::Duration};
+
+use super::{
+    Hub,
+    control::{Ctl, Kill, Role, State},
+    join::{Greenlet, Join, JoinError},
+    park::{CannotPark, Wake},
+    unwind,
+};
+use crate::coro::StackPool;
+
+/// Spawns a greenlet: `f` runs on a stack of its own, on this thread, when the current greenlet
+/// next lets go.
+///
+/// Shape: `f` needs no `Send` and may share `Rc` and `RefCell` with other greenlets of the thread.
+/// Greenlets start in the order in which they were spawned. Dropping the handle detaches the
+/// greenlet; when [`run`](crate::run) ends, it is killed.
+///
+/// # Panics
+///
+/// Outside [`run`](crate::run), and when there is no memory for a stack:
+/// [`Builder::spawn`] returns an error instead.
+///
+/// # Cancellation
+///
+/// Cancellation point: never.
+///
+/// # Safety limits
+///
+/// Greenlets share their thread's thread-locals. A greenlet must not call a blocking function of
+/// this crate from inside the initialiser of a `thread_local!`, or from inside a guard that sets a
+/// thread-local and restores it later (`scoped-tls`, `better_scoped_tls`, `fluid-let`): such code
+/// relies on calls of one thread being nested, and greenlets interleave. Every runtime with stackful
+/// coroutines has this hole. A debug build warns of it when it sees it.
+///
+/// # Examples
+///
+/// ```
+/// let sum = greenloop::run(|| {
+///     let a = greenloop::spawn(|| 20);
+///     let b = greenloop::spawn(|| 22);
+///     a.join().unwrap() + b.join().unwrap()
+/// });
+/// assert_eq!(sum, 42);
+/// ```
+///
+/// # Source
+///
+/// gevent `spawn`; `std::thread::spawn`.
+#[track_caller]
+pub fn spawn<F, T>(f: F) -> Greenlet<T>
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
+    Builder::new().spawn(f).unwrap_or_else(|error| panic!("greenloop::spawn: {error}"))
+}
+
+/// Spawns a greenlet that starts after `delay`. Killed before that, it never runs.
+///
+/// # Panics
+///
+/// As [`spawn`].
+///
+/// # Cancellation
+///
+/// Cancellation point: never.
+///
+/// # Source
+///
+/// gevent `spawn_later`.
+#[track_caller]
+pub fn spawn_later<F, T>(delay: Duration, f: F) -> Greenlet<T>
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
+    let spawned = Builder::new().spawn_later(delay, f);
+    spawned.unwrap_or_else(|error| panic!("greenloop::spawn_later: {error}"))
+}
+
+/// Spawns greenlets with a name or another stack size.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// greenloop::run(|| {
+///     let g = greenloop::Builder::new().name("parser").stack_size(1 << 20).spawn(|| 1)?;
+///     assert_eq!(g.name(), Some("parser"));
+///     Ok(())
+/// })
+/// # }
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Builder {
+    name: Option<Rc<str>>,
+    stack_size: Option<usize>,
+}
+
+impl Builder {
+    /// A greenlet without a name, on a stack of the default size.
+    pub fn new() -> Builder {
+        Builder::default()
+    }
+
+    /// Names it: in reports, and when its stack overflows.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<Rc<str>>) -> Builder {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Sets the size of its stack.
+    ///
+    /// Units: bytes of address space, 64 KiB of guard included; rounded up to whole pages, and to
+    /// at least 96 KiB. Default 256 KiB. Memory is taken page by page as it is touched.
+    #[must_use]
+    pub fn stack_size(mut self, bytes: usize) -> Builder {
+        self.stack_size = Some(bytes);
+        self
+    }
+
+    /// Spawns `f`, as [`spawn`].
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory` when no stack can be mapped (the text names the limit), and an error that says
+    /// so outside [`run`](crate::run).
+    #[track_caller]
+    pub fn spawn<F, T>(self, f: F) -> io::Result<Greenlet<T>>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
+        let hub = Hub::current().ok_or(CannotPark::OutsideRun)?;
+        let greenlet = hub.create(self, Role::User, Location::caller(), f)?;
+        hub.ready.push(greenlet.1);
+        Ok(greenlet.0)
+    }
+
+    /// Spawns `f` to start after `delay`, as [`spawn_later`].
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn`](Self::spawn).
+    #[track_caller]
+    pub fn spawn_later<F, T>(self, delay: Duration, f: F) -> io::Result<Greenlet<T>>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
+        let hub = Hub::current().ok_or(CannotPark::OutsideRun)?;
+        let (greenlet, ctl) = hub.create(self, Role::User, Location::caller(), f)?;
+        ctl.state.set(State::Delayed);
+        let deadline = hub.deadline_in(delay);
+        if !deadline.is_never() {
+            let start = Wake::Start { slot: ctl.slot, id: ctl.label.id };
+            hub.reactor.add_timer(deadline, start);
+        }
+        if ctl.kill.get() != Kill::None {
+            hub.start_delayed(ctl); // The reactor is shutting down: it was born killed.
+        }
+        Ok(greenlet)
+    }
+
+    /// As [`spawn`](Self::spawn), for a closure that borrows. `last` is dropped when all else of
+    /// the greenlet is gone.
+    ///
+    /// # Safety
+    ///
+    /// The greenlet must have ended before anything that `f` or `T` borrows does.
+    #[expect(unsafe_code, reason = "scopes vouch for the lifetimes of their children")]
+    pub(super) unsafe fn spawn_unchecked<F, T>(
+        self,
+        birth: &'static Location<'static>,
+        f: F,
+        last: impl Drop,
+    ) -> io::Result<Greenlet<T>>
+    where
+        F: FnOnce() -> T,
+    {
+        let hub = Hub::current().ok_or(CannotPark::OutsideRun)?;
+        // SAFETY: passed on.
+        let spawned = unsafe { hub.create_unchecked(self, Role::User, birth, f, last, |_| None) };
+        let (greenlet, ctl) = spawned?;
+        hub.ready.push(ctl);
+        Ok(greenlet)
+    }
+}
+
+impl Hub {
+    #[expect(unsafe_code, reason = "'static closures borrow nothing")]
+    fn create<F, T>(
+        &self,
+        builder: Builder,
+        role: Role,
+        birth: &'static Location<'static>,
+        f: F,
+    ) -> io::Result<(Greenlet<T>, Ctl)>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
+        // SAFETY: `F` and `T` are 'static.
+        unsafe { self.create_unchecked(builder, role, birth, f, (), unjoined_error::<T>) }
+    }
+
+    /// Makes a greenlet that is in no queue yet.
+    ///
+    /// # Safety
+    ///
+    /// As [`Builder::spawn_unchecked`].
+    #[expect(unsafe_code, reason = "the closure's lifetime ends here")]
+    unsafe fn create_unchecked<F, T, L>(
+        &self,
+        builder: Builder,
+        role: Role,
+        birth: &'static Location<'static>,
+        f: F,
+        last: L,
+        describe: fn(&T) -> Option<String>,
+    ) -> io::Result<(Greenlet<T>, Ctl)>
+    where
+        F: FnOnce() -> T,
+    {
+        let (id, slot) = self.reserve();
+        let name = builder.name;
+        let join = Join::new(id, slot, birth, name, describe);
+        let shared = Rc::clone(&join);
+        let body = move |ctl: Ctl| {
+            let result = run_body(ctl, f);
+            // Dropping the body's share may report, and so may what the result drops: still on the
+            // greenlet's own stack, where both may block.
+            let hub = Hub::current().expect("a greenlet runs on a hub");
+            shared.finish(hub, result);
+            drop(shared);
+            drop(last);
+        };
+        let name = join.name.as_deref();
+        // SAFETY: the caller vouches for what `body` borrows. It does not unwind: `run_body`
+        // catches, and the rest aborts if it panics (`AbortOnUnwind`).
+        let ctl = unsafe {
+            self.install(builder.stack_size, birth, name, (id, slot, role), |ctl| {
+                let abort = AbortOnUnwind;
+                body(ctl);
+                std::mem::forget(abort);
+            })
+        }?;
+        Ok((Greenlet { join }, ctl))
+    }
+
+    /// Spawns the main greenlet or a callback greenlet: no handle, no result.
+    ///
+    /// # Safety
+    ///
+    /// What `body` borrows must outlive the greenlet, and `body` must not unwind.
+    #[expect(unsafe_code, reason = "main borrows from the caller of `run`")]
+    pub(super) unsafe fn spawn_bare(
+        &self,
+        role: Role,
+        name: &'static str,
+        birth: &'static Location<'static>,
+        body: impl FnOnce(Ctl),
+    ) -> io::Result<Ctl> {
+        let (id, slot) = self.reserve();
+        // SAFETY: passed on.
+        let ctl = unsafe { self.install(None, birth, Some(name), (id, slot, role), body) }?;
+        self.ready.push(ctl);
+        Ok(ctl)
+    }
+
+    fn reserve(&self) -> (u64, u32) {
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        (id, self.table.borrow_mut().reserve())
+    }
+
+    /// Takes a stack, puts the greenlet on it and enters it in the table.
+    ///
+    /// # Safety
+    ///
+    /// As [`spawn_bare`](Self::spawn_bare); `name` must live until the body has ended.
+    #[expect(unsafe_code, reason = "the closure's lifetime ends here")]
+    unsafe fn install(
+        &self,
+        stack_size: Option<usize>,
+        birth: &'static Location<'static>,
+        name: Option<&str>,
+        (id, slot, role): (u64, u32, Role),
+        body: impl FnOnce(Ctl),
+    ) -> io::Result<Ctl> {
+        let taken = {
+            let mut pools = self.pools.borrow_mut();
+            let pool = stack_size.map_or(0, |bytes| pool_of(&mut pools, bytes));
+            pools[usize::from(pool)].take().map(|stack| (stack, pool))
+        };
+        let (stack, pool) = match taken {
+            Ok(taken) => taken,
+            Err(error) => {
+                self.table.borrow_mut().free.push(slot);
+                return Err(error);
+            }
+        };
+        // SAFETY: passed on.
+        let ctl = unsafe { Ctl::create(stack, birth, name, (id, slot, pool, role), body) };
+        if self.is_ending() && role == Role::User {
+            ctl.kill.set(Kill::Pending);
+        }
+        self.table.borrow_mut().fill(slot, ctl);
+        Ok(ctl)
+    }
+
+    /// Puts a greenlet that was spawned for later into the run queue, once.
+    pub(super) fn start_delayed(&self, ctl: Ctl) {
+        if ctl.state.get() == State::Delayed {
+            ctl.state.set(State::Ready);
+            self.ready.push(ctl);
+        }
+    }
+
+    /// Asks a greenlet to end; see [`Greenlet::kill`].
+    pub(super) fn kill(&self, ctl: Ctl) {
+        if ctl.kill.get() == Kill::None {
+            ctl.kill.set(Kill::Pending);
+        }
+        match ctl.state.get() {
+            State::Parked => self.make_ready(ctl),
+            State::Delayed => self.start_delayed(ctl),
+            State::Ready | State::Running => {}
+        }
+    }
+}
+
+/// The pool for stacks of this size, made when it is first asked for.
+fn pool_of(pools: &mut Vec<StackPool>, bytes: usize) -> u16 {
+    let wanted = StackPool::new(bytes);
+    let known = pools.iter().position(|pool| pool.slot_bytes() == wanted.slot_bytes());
+    let place = known.unwrap_or_else(|| {
+        pools.push(wanted);
+        pools.len() - 1
+    });
+    u16::try_from(place).expect("fewer than 2^16 stack sizes")
+}
+
+/// Runs the user's closure, unless it was killed before it started, and catches what it raises.
+fn run_body<F: FnOnce() -> T, T>(ctl: Ctl, f: F) -> Result<T, JoinError> {
+    let killed = ctl.kill.get() != Kill::None;
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+        if killed {
+            ctl.kill.set(Kill::Raised);
+            drop(f);
+            None
+        } else {
+            Some(f())
+        }
+    }));
+    ctl.unwinding.set(false);
+    match caught {
+        Ok(Some(value)) => Ok(value),
+        Ok(None) => Err(JoinError::Killed(super::Killed(()))),
+        Err(payload) => Err(JoinError::from_payload(payload, ctl.panic.take())),
+    }
+}
+
+/// Ends the process if a greenlet's root unwinds: nothing below could catch it.
+pub(super) struct AbortOnUnwind;
+
+impl Drop for AbortOnUnwind {
+    fn drop(&mut self) {
+        eprintln!("greenloop: a destructor of a greenlet's result panicked; aborting");
+        std::process::abort();
+    }
+}
+
+/// What to say of a value that nobody joined: its error, if it is an `Err`.
+///
+/// There is no way to ask a `T` whether it is a `Result`, so: its type's name says whether it is
+/// one, its discriminant whether it is an `Err`; the common error types are shown, of others only
+/// the type.
+fn unjoined_error<T: 'static>(value: &T) -> Option<String> {
+    use std::error::Error;
+    let name = std::any::type_name::<T>();
+    if !name.starts_with("core::result::Result<") {
+        return None;
+    }
+    let any: &dyn Any = value;
+    macro_rules! known {
+        ($($error:ty),*) => {$(
+            if let Some(result) = any.downcast_ref::<Result<(), $error>>() {
+                return result.as_ref().err().map(|error| error.to_string());
+            }
+        )*};
+    }
+    known!(
+        io::Error,
+        Box<dyn Error>,
+        Box<dyn Error + Send + Sync>,
+        String,
+        &'static str,
+        fmt::Error
+    );
+    known!(crate::Failure, JoinError);
+    let variant = format!("{:?}", std::mem::discriminant(value));
+    variant.contains("(1)").then(|| format!("Err of a {name}"))
+}
+
+/// The current greenlet, to be named, compared, or killed later.
+///
+/// Unlike a [`Greenlet`] it gives no result, may be cloned, and does not keep anything alive.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GreenletRef {
+    id: u64,
+    slot: u32,
+    name: Option<Rc<str>>,
+    birth: &'static Location<'static>,
+}
+
+/// The greenlet that calls this.
+///
+/// # Panics
+///
+/// Where no greenlet runs: outside [`run`](crate::run), or on the hub's own stack.
+///
+/// # Source
+///
+/// gevent `getcurrent`; `std::thread::current`.
+#[track_caller]
+pub fn current() -> GreenletRef {
+    let ctl = match Hub::current().map(|hub| hub.current.get()) {
+        Some(Some(ctl)) => ctl,
+        Some(None) => panic!("greenloop::current: {}", CannotPark::HubStack),
+        None => panic!("greenloop::current: {}", CannotPark::OutsideRun),
+    };
+    let name = ctl.name().map(Rc::from);
+    GreenletRef { id: ctl.label.id, slot: ctl.slot, name, birth: ctl.birth() }
+}
+
+impl<T> Greenlet<T> {
+    /// The greenlet without its result: a reference that may be cloned.
+    pub fn as_ref(&self) -> GreenletRef {
+        let Join { id, slot, birth, .. } = *self.join;
+        GreenletRef { id, slot, name: self.join.name.clone(), birth }
+    }
+}
+
+impl GreenletRef {
+    /// Its number, as [`Greenlet::id`].
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Its name.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Where it was spawned.
+    pub fn birth(&self) -> &'static Location<'static> {
+        self.birth
+    }
+
+    /// Whether it has ended.
+    pub fn is_finished(&self) -> bool {
+        self.find().is_none()
+    }
+
+    /// Asks it to end, as [`Greenlet::kill`].
+    pub fn kill(&self) {
+        if let Some((hub, ctl)) = self.find() {
+            hub.kill(ctl);
+        }
+    }
+
+    fn find(&self) -> Option<(&'static Hub, Ctl)> {
+        let hub = Hub::current()?;
+        Some((hub, hub.find(self.slot, self.id)?))
+    }
+}
+
+impl fmt::Debug for GreenletRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GreenletRef")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("birth", &format_args!("{}", self.birth))
+            .finish()
+    }
+}
+
+/// Runs one call of the reactor's on a callback greenlet, and reports its panic.
+pub(super) fn run_call(ctl: Ctl, call: Box<dyn FnOnce()>) {
+    if let Err(payload) = unwind::catch(call)
+        && !unwind::is_kill(&*payload)
+    {
+        let error = JoinError::from_payload(payload, ctl.panic.take());
+        crate::report::unhandled("a function that the reactor called", &error, &());
+    }
+}

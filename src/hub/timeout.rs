@@ -1,0 +1,219 @@
+//! Time for greenlets: sleeping, yielding, timeouts, and shields against both kill and timeout.
+//!
+//! Floor 4. Uses: `park`, `unwind`. Used by: users.
+//!
+//! A timeout is a deadline that every wait inside it takes into account: it costs no timer of its
+//! own. It is recognised by identity, so nested ones never swallow each other.
+//!
+//! # Source
+//!
+//! trio's cancel scopes; gevent `Timeout`, `sleep`.
+
+use std::{error::Error, fmt, time::Duration};
+
+use super::{
+    Hub,
+    control::Ctl,
+    park::{CannotPark, Mode, Wait, WaitOn},
+    unwind::{self, Frame, Payload},
+};
+use crate::time::Deadline;
+
+/// A greenlet was killed: what its joiner gets, and what its own fallible calls get where a kill
+/// cannot unwind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Killed(pub(super) ());
+
+/// The time given to something has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Elapsed(pub(super) ());
+
+impl Killed {
+    pub(crate) fn new() -> Killed {
+        Killed(())
+    }
+}
+
+impl Elapsed {
+    pub(crate) fn new() -> Elapsed {
+        Elapsed(())
+    }
+}
+
+impl fmt::Display for Killed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the greenlet was killed")
+    }
+}
+
+impl Error for Killed {}
+
+impl fmt::Display for Elapsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the time limit has elapsed")
+    }
+}
+
+impl Error for Elapsed {}
+
+/// The hub and the current greenlet, for calls that cannot fail.
+#[track_caller]
+#[inline]
+fn here(name: &str) -> (&'static Hub, Ctl) {
+    #[cold]
+    #[track_caller]
+    fn refuse(name: &str, why: CannotPark) -> ! {
+        panic!("greenloop::{name}: {why}");
+    }
+    let Some(hub) = Hub::current() else { refuse(name, CannotPark::OutsideRun) };
+    match hub.may_park() {
+        Ok(ctl) => (hub, ctl),
+        Err(why) => refuse(name, why),
+    }
+}
+
+/// Lets the other greenlets run, and what IO is ready be seen, before the current one goes on.
+///
+/// # Panics
+///
+/// Outside [`run`](crate::run), and on the hub's own stack.
+///
+/// # Cancellation
+///
+/// Cancellation point: always. Infallible: where a kill cannot unwind, it stays pending.
+///
+/// # Source
+///
+/// gevent `sleep(0)`; [`std::thread::yield_now`].
+#[track_caller]
+pub fn yield_now() {
+    let (hub, ctl) = here("yield_now");
+    let _ = hub.interrupts(ctl, Mode::Infallible);
+    hub.requeue(ctl);
+    let _ = hub.interrupts(ctl, Mode::Infallible);
+}
+
+/// Parks the current greenlet for `duration`.
+///
+/// Units: it never wakes early. It may wake late by a 64th of `duration`, at most by about a
+/// millisecond, so that near deadlines share a wakeup, and by what the other greenlets take. Zero
+/// yields.
+///
+/// # Panics
+///
+/// Outside [`run`](crate::run), and on the hub's own stack.
+///
+/// # Cancellation
+///
+/// Cancellation point: always. Infallible: where a kill cannot unwind, it sleeps on.
+///
+/// # Source
+///
+/// gevent `sleep`; [`std::thread::sleep`].
+#[track_caller]
+pub fn sleep(duration: Duration) {
+    if duration.is_zero() {
+        return yield_now();
+    }
+    let (hub, ctl) = here("sleep");
+    let _ = hub.interrupts(ctl, Mode::Infallible);
+    let deadline = hub.deadline_in(duration);
+    let wait = Wait::begin(hub, WaitOn::Sleep).expect("checked above");
+    // Nobody has the wait's wake, so only the deadline ends it.
+    let _ = wait.park(deadline, Mode::Infallible);
+}
+
+/// Runs `f`, and unwinds out of it when it takes longer than `limit`.
+///
+/// Shape: the first cancellation point inside `f` that is reached or waited in after the deadline
+/// unwinds up to here. If `f` returns, its value counts, however late.
+///
+/// # Errors
+///
+/// [`Elapsed`]: this time limit, and no other, has passed. Nested ones are told apart: the
+/// outermost that has passed wins.
+///
+/// # Panics
+///
+/// Outside [`run`](crate::run); and with whatever `f` panics with.
+///
+/// # Cancellation
+///
+/// Destructors in `f` run. `f` must not be relied on to have done anything half: per-call limits
+/// (`set_read_timeout`, `connect_timeout`, `wait_for_deferred_timeout`) say exactly what was done.
+/// Inside [`shield`] an outer timeout is held back. With `panic = "abort"` a timeout cannot unwind,
+/// and only per-call limits work.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// greenloop::run(|| {
+///     let slow = greenloop::timeout(Duration::from_millis(5), || {
+///         greenloop::sleep(Duration::from_secs(3600))
+///     });
+///     assert!(slow.is_err());
+/// });
+/// ```
+///
+/// # Source
+///
+/// gevent `with_timeout`; trio `fail_after`.
+#[track_caller]
+pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed> {
+    let (hub, ctl) = here("timeout");
+    let id = hub.next_ticket();
+    let deadline = hub.deadline_in(limit);
+    ctl.frames.borrow_mut().push(Frame { deadline, id, raised: false });
+    let outer = ctl.frames_deadline.replace(ctl.frames_deadline.get().min(deadline));
+    let result = unwind::catch(f);
+    ctl.frames.borrow_mut().pop();
+    ctl.frames_deadline.set(outer);
+    match result {
+        Ok(value) => Ok(value),
+        Err(payload) if payload.downcast_ref() == Some(&Payload::Timeout(id)) => Err(Elapsed(())),
+        Err(payload) => unwind::rethrow(Some(ctl), payload),
+    }
+}
+
+/// Runs `f` where neither a kill nor an outer timeout unwinds.
+///
+/// Shape: a kill that comes meanwhile stays pending and unwinds at the first cancellation point
+/// after `f`. Until then, calls that can fail (reads, writes, `wait_for_deferred`) and would have to
+/// wait fail with [`Killed`]; those that cannot fail (`sleep`, `yield_now`, `wait_for_future`) go on
+/// waiting. Timeouts that begin inside `f` work as usual. Outside [`run`](crate::run) it just
+/// calls `f`.
+///
+/// A Rust function that C code calls must do its waiting inside `shield`: an unwind must not cross
+/// C frames, and Rust aborts the process when one tries to.
+///
+/// # Cancellation
+///
+/// Cancellation point: never.
+///
+/// # Source
+///
+/// trio's shielded scopes; Python's `asyncio.shield` for Deferreds.
+pub fn shield<T>(f: impl FnOnce() -> T) -> T {
+    let Some(ctl) = Hub::current().and_then(|hub| hub.current.get()) else { return f() };
+    struct Restore {
+        ctl: Ctl,
+        frames: u32,
+        deadline: Deadline,
+    }
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            self.ctl.shields.set(self.ctl.shields.get() - 1);
+            self.ctl.shielded_frames.set(self.frames);
+            self.ctl.frames_deadline.set(self.deadline);
+        }
+    }
+    let inside = ctl.frames.borrow().len() as u32;
+    let _restore = Restore {
+        ctl,
+        frames: ctl.shielded_frames.replace(inside),
+        deadline: ctl.frames_deadline.replace(Deadline::NEVER),
+    };
+    ctl.shields.set(ctl.shields.get() + 1);
+    f()
+}

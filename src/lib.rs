@@ -1,0 +1,2 @@
+//! Blocking code, callbacks and futures on one reactor.
+

@@ -1,0 +1,232 @@
+//! The reactor: turns descriptor readiness, deadlines and messages from other threads into wakes.
+//!
+//! Floor 3. Uses: `sys`, `time`. Used by: `hub`. Knows nothing of: greenlets. What is woken is a
+//! small copyable `W`, what other threads send is an `M`; both mean something only to the [`Sink`]
+//! above.
+//!
+//! # Contract
+//!
+//! One [`Core::turn`] does, in this order:
+//!
+//! 1. **Poll**: not at all to be slept in when the hub is busy or a message is there; otherwise
+//!    until the next deadline, or for ever. An idle reactor makes no system call until something
+//!    happens.
+//! 2. **Events**: each fresh one marks its source ready and appends its waiters.
+//! 3. **Clock**: read once; `now` stays the same until the next turn.
+//! 4. **Timers** that are due, in the order of their deadlines.
+//! 5. **Messages** of other threads, oldest first.
+//!
+//! # Invariants
+//!
+//! - `REACTOR-1` No user code runs inside a turn: it only appends, through [`Sink`].
+//! - `REACTOR-2` No borrow of the core's cells is held while the sink runs, but those of the poller
+//!   and the sources, which a sink never touches.
+//!
+//! # Threads
+//!
+//! The core belongs to one thread; [`Inbox`] is the only part that others reach.
+//!
+//! # Source
+//!
+//! libuv `design.rst` for the numbered turn; TigerBeetle for running at one's own pace.
+
+mod inbox;
+mod sources;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    cell::{Cell, RefCell},
+    fmt, io,
+    os::fd::{AsRawFd, BorrowedFd, RawFd},
+    sync::Arc,
+};
+
+pub(crate) use inbox::Inbox;
+pub(crate) use sources::{Direction, SourceId, Sources};
+
+use crate::{
+    sys::Poller,
+    time::{Clock, Deadline, Key, Wheel, round_up},
+};
+
+/// What a reactor speaks to: the floor above.
+pub(crate) trait Sink<W, M> {
+    /// Something that `waiter` waited for has happened. Appends; runs nothing.
+    fn wake(&self, waiter: W);
+    /// Another thread has sent this. Appends; runs nothing.
+    fn message(&self, message: M);
+}
+
+/// The state of one reactor.
+pub(crate) struct Core<W, M: Send> {
+    poller: RefCell<Poller>,
+    sources: RefCell<Sources<W>>,
+    timers: RefCell<Wheel<W>>,
+    inbox: Arc<Inbox<M>>,
+    clock: Box<dyn Clock>,
+    now: Cell<Deadline>,
+    turns: Cell<u64>,
+}
+
+impl<W: Copy + PartialEq, M: Send> Core<W, M> {
+    /// A reactor that watches nothing.
+    ///
+    /// # Errors
+    ///
+    /// No descriptor or no memory for a poller.
+    pub(crate) fn new(clock: Box<dyn Clock>) -> io::Result<Core<W, M>> {
+        let poller = Poller::new()?;
+        let inbox = Arc::new(Inbox::new(poller.waker()));
+        let now = clock.now();
+        Ok(Core {
+            poller: RefCell::new(poller),
+            sources: RefCell::new(Sources::new()),
+            timers: RefCell::new(Wheel::new(now)),
+            inbox,
+            clock,
+            now: Cell::new(now),
+            turns: Cell::new(0),
+        })
+    }
+
+    /// One turn, as numbered above. `may_block`: whether it may sleep.
+    pub(crate) fn turn(&self, may_block: bool, sink: &impl Sink<W, M>) -> io::Result<()> {
+        self.turns.set(self.turns.get() + 1);
+        let polled = self.poll(may_block, sink);
+        self.now.set(self.clock.now());
+        loop {
+            let due = self.timers.borrow_mut().pop_due(self.now.get());
+            let Some(waiter) = due else { break };
+            sink.wake(waiter);
+        }
+        self.inbox.drain(&mut |message| sink.message(message));
+        polled
+    }
+
+    fn poll(&self, may_block: bool, sink: &impl Sink<W, M>) -> io::Result<()> {
+        let next = if may_block { self.timers.borrow_mut().next_deadline() } else { None };
+        let timeout = match next {
+            _ if !may_block => Some(std::time::Duration::ZERO),
+            Some(deadline) => Some(deadline.duration_since(self.clock.now())),
+            None => None,
+        };
+        let sleeps = timeout.is_none_or(|t| !t.is_zero());
+        let timeout = if sleeps && !self.inbox.begin_sleep() {
+            Some(std::time::Duration::ZERO)
+        } else {
+            timeout
+        };
+        let mut sources = self.sources.borrow_mut();
+        let polled = self.poller.borrow_mut().wait(timeout, &mut |event| {
+            sources.apply(event, &mut |waiter| sink.wake(waiter));
+        });
+        if sleeps {
+            self.inbox.end_sleep();
+        }
+        polled.map(drop)
+    }
+
+    /// The time of the current turn.
+    #[inline]
+    pub(crate) fn now(&self) -> Deadline {
+        self.now.get()
+    }
+
+    /// Reads the clock: what a deadline that begins now must be counted from.
+    pub(crate) fn fresh_now(&self) -> Deadline {
+        self.now.set(self.clock.now());
+        self.now.get()
+    }
+
+    /// How many turns were made.
+    pub(crate) fn turns(&self) -> u64 {
+        self.turns.get()
+    }
+
+    /// The inbox, to be shared with other threads.
+    pub(crate) fn inbox(&self) -> &Arc<Inbox<M>> {
+        &self.inbox
+    }
+
+    /// Refuses messages from now on; those that are there go to `sink`.
+    pub(crate) fn close_inbox(&self, sink: &impl Sink<W, M>) {
+        self.inbox.close(&mut |message| sink.message(message));
+    }
+
+    /// Wakes `waiter` at `deadline`, or a little later so that near deadlines share a wakeup: by
+    /// how much, the clock says.
+    pub(crate) fn add_timer(&self, deadline: Deadline, waiter: W) -> Key {
+        let slack = self.clock.slack(deadline.duration_since(self.now.get()));
+        self.timers.borrow_mut().insert(round_up(deadline, slack), waiter)
+    }
+
+    /// Forgets a timer; `false` when it has fired.
+    #[inline]
+    pub(crate) fn cancel_timer(&self, key: Key) -> bool {
+        self.timers.borrow_mut().cancel(key).is_some()
+    }
+
+    /// Moves a timer; `false` when it has fired.
+    pub(crate) fn reset_timer(&self, key: Key, deadline: Deadline) -> bool {
+        let slack = self.clock.slack(deadline.duration_since(self.now.get()));
+        self.timers.borrow_mut().reset(key, round_up(deadline, slack))
+    }
+
+    /// How many timers are set.
+    pub(crate) fn timers_count(&self) -> usize {
+        self.timers.borrow().len()
+    }
+
+    /// What is known of descriptors.
+    #[inline]
+    pub(crate) fn sources(&self) -> std::cell::RefMut<'_, Sources<W>> {
+        self.sources.borrow_mut()
+    }
+
+    /// See [`Sources::register`].
+    pub(crate) fn register(
+        &self,
+        fd: BorrowedFd<'_>,
+        id: SourceId,
+        orphan: &mut impl FnMut(W),
+    ) -> io::Result<()> {
+        self.sources.borrow_mut().register(&self.poller.borrow(), fd, id, orphan)
+    }
+
+    /// See [`Sources::register_foreign`].
+    pub(crate) fn register_foreign(&self, fd: BorrowedFd<'_>) -> io::Result<SourceId> {
+        self.sources.borrow_mut().register_foreign(&self.poller.borrow(), fd)
+    }
+
+    /// Ends the registration of a descriptor that is about to be closed.
+    ///
+    /// `duplicated`: its open file may live on under another number, and then the poller would go
+    /// on reporting it; a sole owner's close makes the kernel forget it without a call of ours.
+    pub(crate) fn forget(
+        &self,
+        fd: BorrowedFd<'_>,
+        id: SourceId,
+        duplicated: bool,
+        orphan: &mut impl FnMut(W),
+    ) {
+        let known = self.sources.borrow_mut().forget(fd.as_raw_fd(), id, orphan);
+        if known && duplicated {
+            self.poller.borrow().delete(fd);
+        }
+    }
+
+    /// Wakes all who wait for a source that is being closed.
+    pub(crate) fn evict(&self, fd: RawFd, id: SourceId, orphan: &mut impl FnMut(W)) {
+        self.sources.borrow_mut().evict(fd, id, orphan);
+    }
+}
+
+impl<W, M: Send> fmt::Debug for Core<W, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reactor")
+            .field("now", &self.now.get())
+            .field("turns", &self.turns.get())
+            .finish_non_exhaustive()
+    }
+}
