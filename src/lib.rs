@@ -1,2 +1,3 @@
 //! Blocking code, callbacks and futures on one reactor.
 
+mod coro;

@@ -26,7 +26,8 @@
 //! - `CORO-2` A stack is given back only by [`Coroutine::into_stack`], which demands `done`: while
 //!   a frame is alive on it, nobody else can hold it.
 //! - `CORO-3` A suspended coroutine is never dropped by this crate. Dropping one would make
-//!   corosensei unwind it by force, without the hub knowing; the hub resumes it with a kill instead.
+//!   corosensei unwind it by force, without the hub knowing; the hub resumes it with a kill
+//!   instead.
 //!
 //! # Source
 //!
@@ -91,7 +92,7 @@ impl Coroutine {
     }
 
     /// Enters the coroutine; returns when it suspends (`false`) or has ended (`true`).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn resume(&mut self) -> bool {
         matches!(self.switch.resume(()), CoroutineResult::Return(()))
     }
@@ -104,6 +105,22 @@ impl Coroutine {
     pub(crate) fn into_stack(self) -> Stack {
         self.switch.into_stack()
     }
+}
+
+/// Tells the processor that the cache line at `address` will be needed soon. Any address will do.
+#[inline(always)]
+pub(crate) fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        #[expect(unsafe_code, reason = "an intrinsic that takes a pointer")]
+        // SAFETY: a prefetch reads nothing and never faults, whatever the address.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(address.cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 /// The inner end of a [`Coroutine`]: what its closure leaves by.
@@ -119,7 +136,7 @@ impl Suspender {
     }
 
     /// Leaves the coroutine; returns when it is resumed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn suspend(&self) {
         self.0.suspend(());
     }

@@ -109,10 +109,10 @@ fn overflowed(fault: usize) -> Option<(Label, usize)> {
         if fault >= limit + GUARD_BYTES {
             return None; // A fault on a live stack that is no overflow.
         }
-        let head: *const Label = ptr::with_exposed_provenance(head_of(limit, slot_bytes, index));
+        let label: *const Label = ptr::with_exposed_provenance(head_of(limit, slot_bytes, index));
         // SAFETY: the head of a slot is mapped and aligned (STACK-1, STACK-2), and whoever faulted
         // here runs on this stack, so its label was written when it was spawned.
-        let label = unsafe { head.read() };
+        let label = unsafe { label.read() };
         return Some((label, slot_bytes - GUARD_BYTES));
     }
     None

@@ -5,15 +5,20 @@
 //!
 //! # Contract
 //!
-//! [`StackPool::take`] gives a stack with its guard installed; [`StackPool::put`] takes it back.
+//! [`StackPool::promise`] sees to it that a stack is there, with its guard installed, and fails if
+//! there is none; [`StackPool::take`] redeems a promise and cannot fail; [`StackPool::put`] takes
+//! the stack back. So a greenlet is refused when it is spawned, but has a stack only once it runs:
+//! those that come and go share the hottest one.
 //! Slabs grow from 64 stacks to 16,384, so that a few greenlets reserve little address space and a
 //! million need fewer than a hundred mappings. The last stack returned is the next one taken: its
-//! pages and cache lines are warm. Beyond [`WARM_MAX`] idle stacks, the memory (not the address
-//! space) of a returned stack goes back to the kernel at once.
+//! pages and cache lines are warm. [`StackPool::trim`] gives the memory (not the address space) of
+//! idle stacks beyond [`WARM_MAX`] back to the kernel; the floor above calls it when a burst is
+//! over.
 //!
 //! # Invariants
 //!
-//! - `POOL-1` A slot is either out (one `Stack` exists) or in `free`; never both.
+//! - `POOL-1` A slot is either out (one `Stack` exists) or in `free`; never both. `free` has at
+//!   least as many slots as there are promises.
 //! - `POOL-2` A slab is unmapped only in `Drop`, and only when no stack is out. Otherwise it stays
 //!   mapped for ever: a frame might be alive on it.
 
@@ -38,8 +43,17 @@ const SLAB_SLOTS_MIN: usize = 64;
 /// Stacks in the largest slab (4 GiB of address space at the default size).
 const SLAB_SLOTS_MAX: usize = 16 * 1024;
 
+/// Bytes of address space in the largest slab, unless a single stack is larger.
+const SLAB_BYTES_MAX: usize = 4 << 30;
+
+/// The largest stack: 1 TiB, a hundredth of the address space.
+const SLOT_BYTES_MAX: usize = 1 << 40;
+
 /// How many idle stacks keep their memory. 4,096 are at least 16 MiB, the price of one burst.
 const WARM_MAX: usize = 4096;
+
+/// How many stacks lose their memory in one `trim`: half a millisecond's work.
+const TRIM_MAX: usize = 1024;
 
 /// The smallest usable stack: a signal frame with AVX-512 and AMX state alone takes 12 KiB.
 const USABLE_BYTES_MIN: usize = 32 * 1024;
@@ -58,10 +72,14 @@ pub(crate) struct StackPool {
     slabs: Vec<Slab>,
     /// Slots that were out before, guard installed: the last one returned at the end.
     free: Vec<(u32, u32)>,
+    /// How many of `free`, from the front, have no memory.
+    cold: usize,
     /// How many slots of the last slab were never out.
     fresh: usize,
     /// Stacks that are out.
     out: usize,
+    /// Stacks that are promised and not yet out.
+    promised: usize,
 }
 
 impl StackPool {
@@ -70,8 +88,17 @@ impl StackPool {
     /// Shape: rounded up to whole pages, and to at least 96 KiB.
     pub(crate) fn new(slot_bytes: usize) -> StackPool {
         let page = rustix::param::page_size();
-        let slot_bytes = slot_bytes.max(GUARD_BYTES + USABLE_BYTES_MIN).next_multiple_of(page);
-        StackPool { slot_bytes, slabs: Vec::new(), free: Vec::new(), fresh: 0, out: 0 }
+        let slot_bytes = slot_bytes.clamp(GUARD_BYTES + USABLE_BYTES_MIN, SLOT_BYTES_MAX + 1);
+        let slot_bytes = slot_bytes.next_multiple_of(page);
+        StackPool {
+            slot_bytes,
+            slabs: Vec::new(),
+            free: Vec::new(),
+            cold: 0,
+            fresh: 0,
+            out: 0,
+            promised: 0,
+        }
     }
 
     /// The size of each stack, guard included.
@@ -79,30 +106,68 @@ impl StackPool {
         self.slot_bytes
     }
 
-    /// A stack with its guard installed.
+    /// Promises a stack: one `take` will not fail.
     ///
     /// # Errors
     ///
     /// `OutOfMemory` when the address space, or the number of mappings, is used up; the text names
     /// the limit to raise.
     #[inline]
-    pub(crate) fn take(&mut self) -> io::Result<Stack> {
-        let (slab, index) = match self.free.pop() {
-            Some(slot) => slot,
-            None => self.take_fresh()?,
-        };
+    pub(crate) fn promise(&mut self) -> io::Result<()> {
+        if self.free.len() == self.promised {
+            self.add_fresh()?;
+        }
+        self.promised += 1;
+        Ok(())
+    }
+
+    /// A stack that was promised, with its guard installed.
+    ///
+    /// # Panics
+    ///
+    /// When none was.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Stack {
+        self.promised =
+            self.promised.checked_sub(1).expect("a stack is promised before it is taken");
+        let (slab, index) = self.free.pop().expect("POOL-1: a promised stack is there");
+        self.cold = self.cold.min(self.free.len());
         self.out += 1;
-        Ok(self.stack(slab, index))
+        self.stack(slab, index)
+    }
+
+    /// Tells the processor that the next `count` stacks will be taken soon, and where they begin.
+    pub(crate) fn prefetch(&self, count: u32) {
+        for (slab, index) in self.free.iter().rev().take(count as usize) {
+            let head = self.stack(*slab, *index).head().as_ptr();
+            super::prefetch(head);
+            super::prefetch(head.wrapping_sub(64));
+            super::prefetch(head.wrapping_sub(128));
+            super::prefetch(head.wrapping_sub(192));
+        }
     }
 
     /// Takes a stack back. No frame is alive on it any more (`CORO-2`).
     #[inline]
     pub(crate) fn put(&mut self, stack: Stack) {
-        if self.free.len() >= WARM_MAX {
-            discard(&stack, self.slot_bytes);
-        }
         self.out -= 1;
         self.free.push((stack.slab(), stack.index()));
+    }
+
+    /// Whether there are more idle stacks with memory than are worth keeping.
+    pub(crate) fn is_fat(&self) -> bool {
+        self.free.len() - self.cold > WARM_MAX
+    }
+
+    /// Gives the memory of some idle stacks back, those that were idle for longest. Bounded, so
+    /// that it can be done between two turns: [`TRIM_MAX`] stacks a call.
+    pub(crate) fn trim(&mut self) {
+        let until = self.free.len().saturating_sub(WARM_MAX).min(self.cold + TRIM_MAX);
+        for place in self.cold..until {
+            let (slab, index) = self.free[place];
+            discard(&self.stack(slab, index), self.slot_bytes);
+        }
+        self.cold = self.cold.max(until);
     }
 
     fn stack(&self, slab: u32, index: u32) -> Stack {
@@ -112,7 +177,7 @@ impl StackPool {
     }
 
     #[cold]
-    fn take_fresh(&mut self) -> io::Result<(u32, u32)> {
+    fn add_fresh(&mut self) -> io::Result<()> {
         if self.fresh == 0 {
             self.grow()?;
         }
@@ -122,11 +187,22 @@ impl StackPool {
         // SAFETY: the range is the lowest part of a slot that was never out: ours, mapped, unused.
         unsafe { guard::install(stack.limit(), GUARD_BYTES) }.map_err(|e| self.explain(e))?;
         self.fresh -= 1;
-        Ok((slab as u32, index as u32))
+        // In front, as one that has no memory: those that were used before are warmer.
+        self.free.push((slab as u32, index as u32));
+        let last = self.free.len() - 1;
+        self.free.swap(self.cold, last);
+        self.cold += 1;
+        Ok(())
     }
 
     fn grow(&mut self) -> io::Result<()> {
+        if self.slot_bytes > SLOT_BYTES_MAX {
+            let text =
+                format!("no stack for a greenlet: more than {SLOT_BYTES_MAX} bytes asked for");
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, text));
+        }
         let slots = (SLAB_SLOTS_MIN << self.slabs.len().min(16)).min(SLAB_SLOTS_MAX);
+        let slots = slots.min(SLAB_BYTES_MAX / self.slot_bytes).max(1);
         let len = slots * self.slot_bytes;
         let prot = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::STACK;
@@ -157,8 +233,8 @@ impl StackPool {
                                 6.13): raise the sysctl vm.max_map_count, or use fewer greenlets"
             }
         };
-        let text =
-            format!("no stack for another greenlet ({} are in use): {error}; {hint}", self.out);
+        let used = self.out + self.promised;
+        let text = format!("no stack for another greenlet ({used} are in use): {error}; {hint}");
         io::Error::new(io::ErrorKind::OutOfMemory, text)
     }
 }

@@ -1,4 +1,4 @@
-//! One stack: a slot of a slab, with a guard below it and the control block above it.
+//! One stack: a slot of a slab, with a guard below it and a label above it.
 //!
 //! Floor 0. Uses: nothing. Used by: `pool`, `overflow`, and `hub` for the head.
 //!
@@ -6,7 +6,7 @@
 //!   high ┌──────────────────────────────┐ slot end
 //!        │ colour: 0..15 cache lines     │ so that the busy lines of different stacks fall into
 //!        ├──────────────────────────────┤ different cache sets
-//!        │ head: HEAD_BYTES, begins with │ the greenlet's control block
+//!        │ head: HEAD_BYTES, begins with │ who is on this stack
 //!        │ a Label                       │
 //!        ├──────────────────────────────┤ base (16-aligned): the first frame lies below
 //!        │ frames, growing down          │
@@ -41,8 +41,8 @@ pub(crate) const STACK_BYTES_DEFAULT: usize = 256 * 1024;
 /// be caught. It costs address space, not memory.
 pub(crate) const GUARD_BYTES: usize = 64 * 1024;
 
-/// Bytes between the colour and the base that the floor above may use for its control block.
-pub(crate) const HEAD_BYTES: usize = 320;
+/// Bytes between the colour and the base, for the floor above: a cache line.
+pub(crate) const HEAD_BYTES: usize = LINE_BYTES;
 
 /// A cache line: the unit of colouring.
 const LINE_BYTES: usize = 64;
@@ -53,7 +53,7 @@ const COLOURS: usize = 16;
 
 /// What a fault handler needs to know of the greenlet on a stack, at a place it can compute.
 ///
-/// It is the first field of whatever lies in the head.
+/// It is the first thing in the head.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Label {
