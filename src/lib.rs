@@ -1,3 +1,4 @@
 //! Blocking code, callbacks and futures on one reactor.
 
 mod coro;
+mod time;

@@ -183,6 +183,7 @@ impl<T> Forest<T> {
     }
 
     /// Returns what an entry in use holds.
+    #[cfg(test)]
     pub(super) fn value(&self, index: u32) -> Option<&T> {
         self.entries[index as usize].value.as_ref()
     }

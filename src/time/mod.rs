@@ -8,8 +8,7 @@
 //!   Whoever owns a wheel owns one clock and compares nothing else.
 //! - A `Wheel` is exact: it hands out each value neither before its deadline nor after a later
 //!   one, and equal deadlines in the order in which they were filed. What is late on a real clock
-//!   is made late on purpose, before filing, by `round_up` and [`Clock::slack`]: a caller that
-//!   wants fewer wakeups says so, and a virtual clock, whose slack is zero, sees every nanosecond.
+//!   is made late by the reactor, which bounds how often it wakes for timers.
 //!
 //! # Invariants
 //! Stated where they are upheld: `FOREST-1` to `FOREST-3` in `forest.rs`, `WHEEL-1` to `WHEEL-3` in
@@ -31,7 +30,6 @@ mod wheel;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use clock::round_up;
 pub use clock::{Clock, SystemClock};
 pub use deadline::Deadline;
 pub(crate) use forest::Key;

@@ -273,33 +273,6 @@ proptest! {
         prop_assert!(pair.wheel.is_empty());
         pair.compare_keys();
     }
-
-    #[test]
-    fn round_up_gives_the_first_multiple(
-        nanos: u64,
-        slack_ns in prop_oneof![0..2000_u64, any::<u64>()],
-    ) {
-        let rounded = round_up(at(nanos), Duration::from_nanos(slack_ns));
-        prop_assert!(rounded >= at(nanos));
-        if slack_ns == 0 {
-            prop_assert_eq!(rounded, at(nanos));
-        } else if rounded != at(nanos) {
-            prop_assert!(!rounded.is_never());
-            prop_assert_eq!(rounded.as_nanos() % slack_ns, 0);
-            prop_assert!(rounded.as_nanos() - nanos < slack_ns);
-        }
-    }
-
-    #[test]
-    fn slack_is_a_small_power_of_two(wait_ns: u64) {
-        let wait_ns = wait_ns >> (wait_ns % 64);
-        let slack = SystemClock::new().slack(Duration::from_nanos(wait_ns)).as_nanos() as u64;
-        prop_assert_eq!(slack == 0, wait_ns < 8192);
-        if slack != 0 {
-            prop_assert!(slack.is_power_of_two() && slack <= 1 << 20 && slack <= wait_ns / 64);
-            prop_assert!(slack == 1 << 20 || slack * 2 > wait_ns / 64);
-        }
-    }
 }
 
 #[test]
@@ -335,43 +308,6 @@ fn system_clocks_agree_and_never_go_back() {
     let (one, two) = (SystemClock::new(), SystemClock::default());
     let (a, b, c) = (one.now(), two.now(), one.now());
     assert!(Deadline::ZERO < a && a <= b && b <= c);
-}
-
-#[test]
-fn a_clock_that_says_nothing_is_exact() {
-    struct Still;
-    impl Clock for Still {
-        fn now(&self) -> Deadline {
-            at(3)
-        }
-    }
-    let clock: &dyn Clock = &Still;
-    assert_eq!(clock.slack(Duration::from_secs(100)), Duration::ZERO);
-    assert_eq!(clock.now(), at(3));
-}
-
-#[test]
-fn slack_grows_with_the_wait_up_to_a_millisecond() {
-    let slack_ns = |wait| SystemClock::new().slack(wait).as_nanos();
-    assert_eq!(slack_ns(Duration::ZERO), 0);
-    assert_eq!(slack_ns(Duration::from_micros(8)), 0);
-    assert_eq!(slack_ns(Duration::from_nanos(8192)), 128);
-    assert_eq!(slack_ns(Duration::from_millis(1)), 1 << 13);
-    assert_eq!(slack_ns(Duration::from_secs(60)), 1 << 20);
-    assert_eq!(slack_ns(Duration::MAX), 1 << 20);
-}
-
-#[test]
-fn rounding_never_makes_a_deadline_earlier_or_never() {
-    let slack = Duration::from_nanos(1 << 20);
-    assert_eq!(round_up(at(1), slack), at(1 << 20));
-    assert_eq!(round_up(at(1 << 20), slack), at(1 << 20));
-    assert_eq!(round_up(at(u64::MAX - 1), slack), at(u64::MAX - 1));
-    assert_eq!(round_up(at(u64::MAX - 1), Duration::from_nanos(3)), at(u64::MAX - 1));
-    assert_eq!(round_up(Deadline::NEVER, slack), Deadline::NEVER);
-    assert_eq!(round_up(Deadline::ZERO, slack), Deadline::ZERO);
-    assert_eq!(round_up(at(10), Duration::from_nanos(3)), at(12));
-    assert_eq!(round_up(at(10), Duration::MAX), at(10));
 }
 
 #[test]

@@ -99,7 +99,7 @@ impl<T> Wheel<T> {
     }
 
     /// Tells whether no timer is filed.
-    #[must_use]
+    #[cfg(test)]
     pub(crate) const fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -145,13 +145,13 @@ impl<T> Wheel<T> {
     }
 
     /// Returns when a timer is due; `None` if it is gone.
-    #[must_use]
+    #[cfg(test)]
     pub(crate) fn deadline(&self, key: Key) -> Option<Deadline> {
         Some(self.forest.deadline(self.forest.find(key)?))
     }
 
     /// Returns a timer's value; `None` if it is gone.
-    #[must_use]
+    #[cfg(test)]
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
         self.forest.value(self.forest.find(key)?)
     }
@@ -191,6 +191,7 @@ impl<T> Wheel<T> {
     ///
     /// # Panics
     /// When `sink` does: the timer that it was given is gone, all others are as they were.
+    #[cfg(test)]
     pub(crate) fn expire(&mut self, now: Deadline, sink: &mut impl FnMut(T)) {
         while let Some(value) = self.pop_due(now) {
             sink(value);
