@@ -5,9 +5,9 @@
 //! type.
 //!
 //! # Contract
-//! - REPORT-1: [`unhandled`] never panics and never blocks on anything but standard error, for it is
-//!   called from destructors, some of them run by an unwind. A hook that panics is caught, and the
-//!   report goes to standard error instead.
+//! - REPORT-1: [`unhandled`] never panics and never blocks on anything but standard error, for it
+//!   is called from destructors, some of them run by an unwind. A hook that panics is caught, and
+//!   the report goes to standard error instead.
 //! - REPORT-2: whoever calls [`unhandled`] calls it once for each failure. This module counts
 //!   nothing.
 //!
@@ -26,7 +26,8 @@ pub type UnhandledHook = Box<dyn Fn(&Unhandled<'_>)>;
 
 /// A failure that nobody handled.
 ///
-/// Its `Display` is what the default hook writes: `unhandled failure in Deferred<u32>: broken pipe`.
+/// Its `Display` is what the default hook writes: `unhandled failure in Deferred<u32>: broken
+/// pipe`.
 #[derive(Clone, Copy)]
 pub struct Unhandled<'a> {
     /// What failed, in a few words: `Deferred<u32>`, `greenlet 7 (reader)`.

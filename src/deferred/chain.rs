@@ -8,9 +8,9 @@
 
 use super::failure::Failure;
 use super::unwinds::Caught;
+use super::unwinds::Unwinds;
 use std::any::Any;
 use std::cell::Cell;
-use std::panic::resume_unwind;
 use std::rc::{Rc, Weak};
 
 /// Something with its input in place, ready to run once.
@@ -273,13 +273,10 @@ pub(super) fn drive_from(
     }
 }
 
-/// Lets a kill go on, unless this thread unwinds already: then it has what the kill wanted, and a
-/// second unwind out of a destructor would abort the process.
+/// Lets a kill go on, unless the greenlet unwinds already.
 #[cold]
 pub(super) fn resume_kill(kill: Box<dyn Any + Send>) {
-    if !std::thread::panicking() {
-        resume_unwind(kill);
-    }
+    Unwinds::resume(kill);
 }
 
 /// Cancels whatever the chain waits for: its source, or, through as many chains as wait for one

@@ -71,8 +71,8 @@ impl<T: 'static> Deferred<T> {
     /// otherwise the Deferred gets `Cancelled` when it returns, or the panic it ended with.
     /// ```
     /// # use greenloop::Deferred;
-    /// let (resolver, deferred) = Deferred::with_canceller(|cancelling| cancelling.callback("nothing"));
-    /// deferred.cancel();
+    /// let (resolver, deferred) = Deferred::with_canceller(|cancelling|
+    /// cancelling.callback("nothing")); deferred.cancel();
     /// assert!(resolver.is_cancelled());
     /// # drop((resolver, deferred));
     /// ```
@@ -108,8 +108,8 @@ impl<T: 'static> Deferred<T> {
         self.stage(move |result| Outcome::Now(result.and_then(callback)))
     }
 
-    /// Adds a callback that returns a Deferred: the chain goes on with that one's result, when it is
-    /// there.
+    /// Adds a callback that returns a Deferred: the chain goes on with that one's result, when it
+    /// is there.
     pub fn and_then<U: 'static>(
         self,
         callback: impl FnOnce(T) -> Deferred<U> + 'static,
@@ -120,8 +120,8 @@ impl<T: 'static> Deferred<T> {
         })
     }
 
-    /// Adds an errback: `errback` gets the failure, and what it returns goes on, a value back on the
-    /// callback line. A value passes it by.
+    /// Adds an errback: `errback` gets the failure, and what it returns goes on, a value back on
+    /// the callback line. A value passes it by.
     pub fn add_errback(
         self,
         errback: impl FnOnce(Failure) -> Result<T, Failure> + 'static,

@@ -178,11 +178,6 @@ impl Failure {
         }
     }
 
-    /// Notes that somebody was told of it: its drop, wherever it ends, then reports nothing.
-    pub(crate) fn mark_reported(&self) {
-        self.0.reported.store(true, Ordering::Relaxed);
-    }
-
     /// Reports it unless somebody was told already, or it is a cancellation (FAIL-1).
     pub(crate) fn report_unhandled(&self, what: &str) {
         if !self.is_cancelled() && !self.0.reported.swap(true, Ordering::Relaxed) {

@@ -15,7 +15,8 @@
 //!              └───────Resolver::fire, drop (`Abandoned`)───────────────────►┘
 //!  outlet   Open ──attach (add_…)──► Next ──deliver──► Open, and the part after it runs
 //!             └────deliver──► Held ──attach, take──► Open
-//!  waiting  a callback returned a Deferred without a result: `wait_for` sets the head's `inner` and
+//!  waiting  a callback returned a Deferred without a result: `wait_for` sets the head's `inner`
+//!  and
 //!           attaches a Tail to the inner end, which clears it and goes on with the outer chain
 //! ```
 //! A Deferred that is born with its result (`succeed`, `fail`) has no chain and no allocation, and
@@ -30,11 +31,11 @@
 //!   chain's, and a callback may be suspended half way without harm to others.
 //! - CHAIN-3: a callback's unwind ends at its part. A panic goes on as a Failure; a kill (see
 //!   `Unwinds`) as `Cancelled`, and is resumed once everything that could run has run.
-//! - CHAIN-4: a chain is owned by what may continue it: its Resolver, its end, a pause, or, while it
-//!   waits, the end of the inner chain. Handles, and an outer chain's `inner`, are weak.
-//! - CHAIN-5: nothing recurses by the length of a chain or by how many wait for one another: firing,
-//!   cancelling, abandoning and dropping are loops. Only user code that fires a Deferred in a
-//!   callback nests, since it asks for the callbacks to have run when the call returns;
+//! - CHAIN-4: a chain is owned by what may continue it: its Resolver, its end, a pause, or, while
+//!   it waits, the end of the inner chain. Handles, and an outer chain's `inner`, are weak.
+//! - CHAIN-5: nothing recurses by the length of a chain or by how many wait for one another:
+//!   firing, cancelling, abandoning and dropping are loops. Only user code that fires a Deferred in
+//!   a callback nests, since it asks for the callbacks to have run when the call returns;
 //!   [`Deferred::chain_to`] is the way without.
 //! - FAIL-1: a failure is reported once, by the last place that held it, if nobody took it: not a
 //!   cancellation, not one that was reported already. Taking it (an errback, a waiter, an outer

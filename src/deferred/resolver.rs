@@ -96,8 +96,9 @@ impl<T: 'static> fmt::Debug for Resolver<T> {
 
 /// What a canceller is handed: the right to fire the Deferred that is being cancelled.
 ///
-/// A canceller that does not use it leaves the Deferred to the error [`Cancelled`](super::Cancelled). It may also
-/// let the producer fire its Resolver: until the canceller returns, whoever fires first wins.
+/// A canceller that does not use it leaves the Deferred to the error
+/// [`Cancelled`](super::Cancelled). It may also let the producer fire its Resolver: until the
+/// canceller returns, whoever fires first wins.
 pub struct Cancelling<'a, T: 'static> {
     /// What is being cancelled.
     origin: &'a Rc<dyn Fire<T>>,

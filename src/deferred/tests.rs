@@ -1,6 +1,7 @@
 //! What Twisted's own tests ask of a Deferred, and what this crate adds. A test names the upstream
 //! tests that it answers (all of `twisted.test.test_defer`, classes `DeferredTests` and
-//! `DeferredCancellerTests` unless it says otherwise); D1 to D30 are our numbers for the behaviours.
+//! `DeferredCancellerTests` unless it says otherwise); D1 to D30 are our numbers for the
+//! behaviours.
 //!
 //! What has no test, because ownership leaves nothing to test: D1 and D25, a second result
 //! (`AlreadyCalledTests`: a compile_fail doctest of `Resolver`); D7, `errback()` without argument;

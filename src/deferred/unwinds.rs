@@ -15,6 +15,9 @@ use std::sync::OnceLock;
 pub(crate) struct Unwinds {
     /// Tells whether the payload is a kill, or any other unwind that nobody may swallow.
     pub(crate) is_kill: fn(&(dyn Any + Send)) -> bool,
+    /// Goes on with a kill; or drops it and returns, if the greenlet is unwinding already: then it
+    /// has what the kill wanted, and a second unwind out of a destructor would abort the process.
+    pub(crate) resume_kill: fn(Box<dyn Any + Send>),
     /// Takes what the panic hook noted about the panic that was just caught on this thread.
     pub(crate) panic_details: fn() -> PanicDetails,
 }
@@ -32,7 +35,15 @@ pub(crate) struct PanicDetails {
 static UNWINDS: OnceLock<Unwinds> = OnceLock::new();
 
 /// The answers before that.
-const UNKNOWN: Unwinds = Unwinds { is_kill: |_| false, panic_details: PanicDetails::default };
+const UNKNOWN: Unwinds = Unwinds {
+    is_kill: |_| false,
+    resume_kill: |kill| {
+        if !std::thread::panicking() {
+            std::panic::resume_unwind(kill);
+        }
+    },
+    panic_details: PanicDetails::default,
+};
 
 #[cfg(test)]
 thread_local! {
@@ -45,6 +56,11 @@ impl Unwinds {
     /// Installs the answers, for all threads. The first call counts; later ones change nothing.
     pub(crate) fn install(self) {
         let _ = UNWINDS.set(self);
+    }
+
+    /// Goes on with a kill, as the floors above say.
+    pub(super) fn resume(kill: Box<dyn Any + Send>) {
+        (Unwinds::installed().resume_kill)(kill);
     }
 
     fn installed() -> Unwinds {

@@ -168,7 +168,8 @@ fn the_handle_of_an_observer_cancels_and_keeps_nothing_alive() {
     assert!(resolver.is_cancelled());
 }
 
-/// D28: upstream lets the exception out and leaves the Deferred unfired (#6676, #9534); not so here.
+/// D28: upstream lets the exception out and leaves the Deferred unfired (#6676, #9534); not so
+/// here.
 #[test]
 fn a_canceller_that_panics_fires_the_deferred_with_its_panic() {
     let (resolver, deferred) = Deferred::<()>::with_canceller(|_| panic!("cannot cancel"));

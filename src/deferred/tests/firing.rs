@@ -224,6 +224,11 @@ struct TestKill;
 fn with_kills<R>(run: impl FnOnce() -> R) -> R {
     UNWINDS_OF_TEST.set(Some(Unwinds {
         is_kill: |payload| payload.is::<TestKill>(),
+        resume_kill: |kill| {
+            if !std::thread::panicking() {
+                std::panic::resume_unwind(kill);
+            }
+        },
         panic_details: || PanicDetails {
             place: Some("there.rs:1:2".to_owned()),
             backtrace: Some("frame by frame".to_owned()),
