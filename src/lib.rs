@@ -2,5 +2,7 @@
 
 mod coro;
 mod deferred;
+mod reactor;
 mod report;
+mod sys;
 mod time;

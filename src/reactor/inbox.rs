@@ -54,6 +54,8 @@ pub(crate) struct Inbox<M: Send> {
     head: AtomicPtr<Node<M>>,
     asleep: AtomicBool,
     waker: PollerWaker,
+    /// The last handle has gone, and the reactor has not noticed yet.
+    nudged: AtomicBool,
     /// How many eventfd writes pushes have made.
     wakes: AtomicU64,
     /// How many handles exist that may push although no greenlet of this hub holds them.
@@ -71,6 +73,7 @@ impl<M: Send> Inbox<M> {
             head: AtomicPtr::new(ptr::null_mut()),
             asleep: AtomicBool::new(false),
             waker,
+            nudged: AtomicBool::new(false),
             wakes: AtomicU64::new(0),
             handles: AtomicU64::new(0),
         }
@@ -96,17 +99,24 @@ impl<M: Send> Inbox<M> {
                 Err(now) => head = now,
             }
         }
+        self.rouse();
+        Ok(())
+    }
+
+    /// Wakes the reactor if it sleeps.
+    fn rouse(&self) {
         if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
             self.wakes.fetch_add(1, Ordering::Relaxed);
             self.waker.wake();
         }
-        Ok(())
     }
 
     /// Announces that the reactor is about to sleep. `false`: there is a message, do not.
     pub(super) fn begin_sleep(&self) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
-        if self.head.load(Ordering::SeqCst).is_null() {
+        let head = self.head.load(Ordering::SeqCst);
+        let quiet = head.is_null() || head == closed();
+        if quiet && !self.nudged.swap(false, Ordering::SeqCst) {
             return true;
         }
         self.end_sleep();
@@ -120,7 +130,8 @@ impl<M: Send> Inbox<M> {
 
     /// Hands every message so far to `sink`, oldest first.
     pub(super) fn drain(&self, sink: &mut impl FnMut(M)) {
-        if self.head.load(Ordering::Relaxed).is_null() {
+        let head = self.head.load(Ordering::Relaxed);
+        if head.is_null() || head == closed() {
             return;
         }
         self.take_list(ptr::null_mut(), sink);
@@ -166,10 +177,10 @@ impl<M: Send> Inbox<M> {
     /// Counts one outside handle less, and lets a sleeping reactor see it: it may have been the
     /// last one that could wake it.
     pub(crate) fn drop_handle(&self) {
-        if self.handles.fetch_sub(1, Ordering::AcqRel) == 1
-            && self.asleep.swap(false, Ordering::SeqCst)
-        {
-            self.waker.wake();
+        if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // As a message would: the reactor may be about to sleep, and have counted already.
+            self.nudged.store(true, Ordering::SeqCst);
+            self.rouse();
         }
     }
 

@@ -40,6 +40,7 @@ use std::{
     fmt, io,
     os::fd::{AsRawFd, BorrowedFd, RawFd},
     sync::Arc,
+    time::Duration,
 };
 
 pub(crate) use inbox::Inbox;
@@ -47,8 +48,12 @@ pub(crate) use sources::{Direction, SourceId, Sources};
 
 use crate::{
     sys::Poller,
-    time::{Clock, Deadline, Key, Wheel, round_up},
+    time::{Clock, Deadline, Key, Wheel},
 };
+
+/// The least time between two wakeups for timers, so that many deadlines close to one another share
+/// them. A lone timer is not held up; the kernel's own slack is about as long.
+const TIMERS_APART: Duration = Duration::from_micros(64);
 
 /// What a reactor speaks to: the floor above.
 pub(crate) trait Sink<W, M> {
@@ -66,6 +71,8 @@ pub(crate) struct Core<W, M: Send> {
     inbox: Arc<Inbox<M>>,
     clock: Box<dyn Clock>,
     now: Cell<Deadline>,
+    /// When timers last fired.
+    timers_fired: Cell<Deadline>,
     turns: Cell<u64>,
 }
 
@@ -86,6 +93,7 @@ impl<W: Copy + PartialEq, M: Send> Core<W, M> {
             inbox,
             clock,
             now: Cell::new(now),
+            timers_fired: Cell::new(Deadline::ZERO),
             turns: Cell::new(0),
         })
     }
@@ -98,6 +106,7 @@ impl<W: Copy + PartialEq, M: Send> Core<W, M> {
         loop {
             let due = self.timers.borrow_mut().pop_due(self.now.get());
             let Some(waiter) = due else { break };
+            self.timers_fired.set(self.now.get());
             sink.wake(waiter);
         }
         self.inbox.drain(&mut |message| sink.message(message));
@@ -107,16 +116,16 @@ impl<W: Copy + PartialEq, M: Send> Core<W, M> {
     fn poll(&self, may_block: bool, sink: &impl Sink<W, M>) -> io::Result<()> {
         let next = if may_block { self.timers.borrow_mut().next_deadline() } else { None };
         let timeout = match next {
-            _ if !may_block => Some(std::time::Duration::ZERO),
-            Some(deadline) => Some(deadline.duration_since(self.clock.now())),
+            _ if !may_block => Some(Duration::ZERO),
+            Some(deadline) => {
+                let until = deadline.max(self.timers_fired.get().saturating_add(TIMERS_APART));
+                Some(until.duration_since(self.clock.now()))
+            }
             None => None,
         };
         let sleeps = timeout.is_none_or(|t| !t.is_zero());
-        let timeout = if sleeps && !self.inbox.begin_sleep() {
-            Some(std::time::Duration::ZERO)
-        } else {
-            timeout
-        };
+        let timeout =
+            if sleeps && !self.inbox.begin_sleep() { Some(Duration::ZERO) } else { timeout };
         let mut sources = self.sources.borrow_mut();
         let polled = self.poller.borrow_mut().wait(timeout, &mut |event| {
             sources.apply(event, &mut |waiter| sink.wake(waiter));
@@ -131,6 +140,11 @@ impl<W: Copy + PartialEq, M: Send> Core<W, M> {
     #[inline]
     pub(crate) fn now(&self) -> Deadline {
         self.now.get()
+    }
+
+    /// Reads the clock, and leaves `now` as it is.
+    pub(crate) fn clock_now(&self) -> Deadline {
+        self.clock.now()
     }
 
     /// Reads the clock: what a deadline that begins now must be counted from.
@@ -154,11 +168,10 @@ impl<W: Copy + PartialEq, M: Send> Core<W, M> {
         self.inbox.close(&mut |message| sink.message(message));
     }
 
-    /// Wakes `waiter` at `deadline`, or a little later so that near deadlines share a wakeup: by
-    /// how much, the clock says.
+    /// Wakes `waiter` at `deadline`. Timers fire in the order of their deadlines.
+    #[inline]
     pub(crate) fn add_timer(&self, deadline: Deadline, waiter: W) -> Key {
-        let slack = self.clock.slack(deadline.duration_since(self.now.get()));
-        self.timers.borrow_mut().insert(round_up(deadline, slack), waiter)
+        self.timers.borrow_mut().insert(deadline, waiter)
     }
 
     /// Forgets a timer; `false` when it has fired.
@@ -169,8 +182,7 @@ impl<W: Copy + PartialEq, M: Send> Core<W, M> {
 
     /// Moves a timer; `false` when it has fired.
     pub(crate) fn reset_timer(&self, key: Key, deadline: Deadline) -> bool {
-        let slack = self.clock.slack(deadline.duration_since(self.now.get()));
-        self.timers.borrow_mut().reset(key, round_up(deadline, slack))
+        self.timers.borrow_mut().reset(key, deadline)
     }
 
     /// How many timers are set.
@@ -195,8 +207,12 @@ impl<W: Copy + PartialEq, M: Send> Core<W, M> {
     }
 
     /// See [`Sources::register_foreign`].
-    pub(crate) fn register_foreign(&self, fd: BorrowedFd<'_>) -> io::Result<SourceId> {
-        self.sources.borrow_mut().register_foreign(&self.poller.borrow(), fd)
+    pub(crate) fn register_foreign(
+        &self,
+        fd: BorrowedFd<'_>,
+        orphan: &mut impl FnMut(W),
+    ) -> io::Result<SourceId> {
+        self.sources.borrow_mut().register_foreign(&self.poller.borrow(), fd, orphan)
     }
 
     /// Ends the registration of a descriptor that is about to be closed.

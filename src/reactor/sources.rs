@@ -66,6 +66,7 @@ impl SourceId {
 #[derive(Debug)]
 struct Waiters<W> {
     first: Option<W>,
+    #[expect(clippy::box_collection, reason = "one word an entry: hardly any has a second waiter")]
     rest: Option<Box<VecDeque<W>>>,
 }
 
@@ -185,11 +186,12 @@ impl<W: Copy + PartialEq> Sources<W> {
             return Ok(());
         }
         self.occupy(fd.as_raw_fd(), id, orphan);
-        // Not `add`: the file may be known under this number, when its last owner here has given
-        // the descriptor away and it has come back.
-        let done = match poller.add(fd, id.token(fd.as_raw_fd())) {
+        let token = id.token(fd.as_raw_fd());
+        let done = match poller.add(fd, token) {
+            // The file is known under this number: its last owner here has given the descriptor
+            // away, and it has come back.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                poller.rearm(fd, id.token(fd.as_raw_fd()))
+                poller.rearm(fd, token).map(drop)
             }
             done => done,
         };
@@ -199,23 +201,26 @@ impl<W: Copy + PartialEq> Sources<W> {
         done
     }
 
-    /// Starts a wait on a descriptor that this crate does not own: what was known of its number
-    /// counts no more, but those who wait for it already go on waiting.
+    /// Starts a wait on a descriptor that this crate does not own.
+    ///
+    /// If the number still names the file that it named at the last wait, those who wait already go
+    /// on waiting. If not, the registration is a new one, and they go to `orphan`.
     pub(super) fn register_foreign(
         &mut self,
         poller: &Poller,
         fd: BorrowedFd<'_>,
+        orphan: &mut impl FnMut(W),
     ) -> io::Result<SourceId> {
-        let number = fd.as_raw_fd() as usize;
-        let known = self.entries.get(number).and_then(|entry| entry.id);
-        let id = known.unwrap_or_else(SourceId::unique);
-        if known.is_none() {
-            self.occupy(fd.as_raw_fd(), id, &mut |_| ());
+        let number = fd.as_raw_fd();
+        if let Some(entry) = self.entries.get_mut(number as usize)
+            && let Some(id) = entry.id
+            && poller.rearm(fd, id.token(number))?
+        {
+            (entry.read_ready, entry.write_ready) = (false, false);
+            return Ok(id);
         }
-        poller.rearm(fd, id.token(fd.as_raw_fd()))?;
-        let entry = &mut self.entries[number];
-        entry.read_ready = false;
-        entry.write_ready = false;
+        let id = SourceId::unique();
+        self.register(poller, fd, id, orphan)?;
         Ok(id)
     }
 

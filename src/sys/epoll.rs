@@ -32,8 +32,8 @@ pub(crate) struct Event {
     pub(crate) readable: bool,
     /// Writing may succeed or fail.
     pub(crate) writable: bool,
-    /// The peer has closed its writing side, or the descriptor is in error: a short read does not
-    /// mean that nothing is left to be seen.
+    /// The peer has closed its writing side, or the descriptor is in error, or there is urgent
+    /// data: a short read does not mean that nothing is left to be seen.
     pub(crate) closed: bool,
 }
 
@@ -95,15 +95,16 @@ impl Poller {
         Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token), BOTH)?)
     }
 
-    /// Watches `fd` whether or not it was watched before, and reports current readiness once.
+    /// Reports current readiness of `fd` once more, with `token` from now on. Returns whether it
+    /// was watched at all: the file that this number names, not one that it named before.
     ///
     /// # Errors
     ///
     /// As [`add`](Self::add), without `EEXIST`.
-    pub(crate) fn rearm(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+    pub(crate) fn rearm(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<bool> {
         match epoll::modify(&self.epoll, fd, epoll::EventData::new_u64(token), BOTH) {
-            Err(Errno::NOENT) => self.add(fd, token),
-            done => Ok(done?),
+            Err(Errno::NOENT) => Ok(false),
+            done => Ok(done.map(|()| true)?),
         }
     }
 
@@ -135,7 +136,8 @@ impl Poller {
             }
             let flags = event.flags;
             let failed = epoll::EventFlags::HUP | epoll::EventFlags::ERR;
-            let closed = failed | epoll::EventFlags::RDHUP;
+            // Urgent data counts too: a read stops in front of it, although more may follow.
+            let closed = failed | epoll::EventFlags::RDHUP | epoll::EventFlags::PRI;
             sink(Event {
                 token,
                 readable: flags.intersects(epoll::EventFlags::IN | closed),
@@ -168,4 +170,5 @@ impl Poller {
 const BOTH: epoll::EventFlags = epoll::EventFlags::IN
     .union(epoll::EventFlags::OUT)
     .union(epoll::EventFlags::RDHUP)
+    .union(epoll::EventFlags::PRI)
     .union(epoll::EventFlags::ET);

@@ -14,7 +14,7 @@
 //! | call | must |
 //! |---|---|
 //! | `add(fd, token)` | report at once if `fd` is ready already; from then on report every edge, in both directions, with `token` |
-//! | `rearm(fd, token)` | the same for a descriptor that may be known or not: it forgets what it knew and reports current readiness once |
+//! | `rearm(fd, token)` | for a descriptor that may be known or not: say whether it is; if so, report current readiness once more, with the new token |
 //! | `delete(fd)` | report nothing more; needed only when the open file lives on under another number |
 //! | `wait(timeout)` | sleep until an event, the timeout (nanoseconds honoured where the kernel can) or a wake; `None` sleeps for ever without a single wakeup in between |
 //! | `waker()` | a `Send + Sync` handle whose `wake` ends a `wait`, also one that begins later |
