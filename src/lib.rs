@@ -1,8 +1,29 @@
 //! Blocking code, callbacks and futures on one reactor.
 
+// In reading order, from the lowest floor up: see ARCHITECTURE.md.
+mod bridge;
 mod coro;
 mod deferred;
+
+mod hub;
+
 mod reactor;
 mod report;
 mod sys;
 mod time;
+
+pub use bridge::{
+    DeferredFuture, GreenletFuture, wait_for_deferred, wait_for_deferred_timeout, wait_for_future,
+    wait_for_greenlet,
+};
+pub use deferred::{
+    Abandoned, CancelHandle, Cancelled, Cancelling, Deferred, Failure, PauseGuard, Resolver,
+};
+pub use hub::{
+    Builder, DelayedCall, DelayedCallError, Elapsed, Ending, Greenlet, GreenletRef, JoinError,
+    Killed, Panic, Parked, Reactor, ReactorHandle, Report, RunError, Scope, ScopedGreenlet,
+    Stopped, current, is_kill, reactor, run, scope, shield, sleep, spawn, spawn_later, timeout,
+    try_run, wait_readable, wait_writable, yield_now,
+};
+pub use report::{Unhandled, UnhandledHook, set_unhandled_hook};
+pub use time::{Clock, Deadline, SystemClock};

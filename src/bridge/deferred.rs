@@ -8,10 +8,11 @@ use std::{
     future::{Future, IntoFuture},
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
+use super::waker::KeptWaker;
 use crate::{
     Cancelled, Deferred, Elapsed, Failure, Greenlet, JoinError, Killed,
     deferred::CancelHandle,
@@ -95,27 +96,45 @@ impl<T: 'static> Drop for Slot<T> {
     }
 }
 
-/// Cancels what was waited for if the wait is left by an unwind.
-struct CancelOnLeave<T: 'static> {
+/// Cancels a Deferred if the wait for it does not even begin.
+struct CancelUnlessTaken<T: 'static>(Option<Deferred<T>>);
+
+impl<T: 'static> Drop for CancelUnlessTaken<T> {
+    fn drop(&mut self) {
+        if let Some(deferred) = &self.0 {
+            deferred.cancel();
+        }
+    }
+}
+
+/// A wait that was begun. Cancels what it waits for if it is left by an unwind.
+struct Waiting<'h, T: 'static> {
+    wait: Option<Wait<'h>>,
     slot: Rc<Slot<T>>,
     handle: CancelHandle,
 }
 
-impl<T: 'static> CancelOnLeave<T> {
+impl<T: 'static> Waiting<'_, T> {
     /// The wait has ended in order. Cancels if asked to, and gives what came.
     fn end(mut self, cancel: bool) -> Option<Result<T, Failure>> {
-        self.slot.left.set(true);
         let handle = std::mem::take(&mut self.handle);
+        self.leave();
         if cancel {
             handle.cancel();
         }
         self.slot.result.take()
     }
+
+    /// Ends the wait itself: the canceller may wait for something else.
+    fn leave(&mut self) {
+        self.slot.left.set(true);
+        self.wait = None;
+    }
 }
 
-impl<T: 'static> Drop for CancelOnLeave<T> {
+impl<T: 'static> Drop for Waiting<'_, T> {
     fn drop(&mut self) {
-        self.slot.left.set(true);
+        self.leave();
         self.handle.cancel();
     }
 }
@@ -124,24 +143,21 @@ fn wait_until<T: 'static>(
     deferred: Deferred<T>,
     deadline: impl FnOnce(&Hub) -> Deadline,
 ) -> Result<T, Failure> {
+    let mut held = CancelUnlessTaken(Some(deferred));
     let hub = Hub::to_park();
     if let Ok(hub) = hub {
         hub.checkpoint(Mode::Infallible);
     }
-    let deferred = match deferred.try_take() {
+    let deferred = match held.0.take().expect("put there above").try_take() {
         Ok(result) => return result,
         Err(deferred) => deferred,
     };
+    held.0 = Some(deferred);
     let begun = hub.and_then(|hub| Ok((deadline(hub), Wait::begin(hub, WaitOn::Deferred)?)));
-    let (deadline, wait) = match begun {
-        Ok(begun) => begun,
-        Err(why) => {
-            deferred.cancel();
-            return Err(Failure::new(why));
-        }
-    };
+    let (deadline, wait) = begun.map_err(Failure::new)?;
     let slot = Rc::new(Slot { result: Cell::new(None), left: Cell::new(false) });
     let (filled, wake) = (Rc::clone(&slot), wait.wake());
+    let deferred = held.0.take().expect("put there above");
     let handle = deferred.observe(move |result| {
         filled.result.set(Some(result));
         if !filled.left.get()
@@ -150,25 +166,28 @@ fn wait_until<T: 'static>(
             hub.wake(wake);
         }
     });
-    // Cancels when the wait is left by an unwind.
-    let guard = CancelOnLeave { slot, handle };
-    let parked = wait.park(deadline, Mode::Fallible);
-    drop(wait);
-    let result = guard.end(parked == Err(Interrupt::TimedOut));
+    let waiting = Waiting { wait: Some(wait), slot, handle };
+    let parked = match &waiting.wait {
+        Some(wait) => wait.park(deadline, Mode::Fallible),
+        None => Ok(()),
+    };
+    let result = waiting.end(parked == Err(Interrupt::TimedOut));
     match (parked, result) {
         (Ok(()), Some(result)) => result,
         (Err(Interrupt::TimedOut), Some(Ok(value))) => Ok(value),
         (Err(Interrupt::TimedOut), Some(Err(failure))) if !failure.is_cancelled() => Err(failure),
         (Err(Interrupt::TimedOut), _) => Err(Failure::new(Elapsed::new())),
-        (Err(Interrupt::Killed), _) => Err(Failure::new(Killed::new())),
+        (Err(Interrupt::Killed), Some(result)) => result,
+        (Err(Interrupt::Killed), None) => Err(Failure::new(Killed::new())),
         (Ok(()), None) => unreachable!("woken by the observer, which fills the slot first"),
     }
 }
 
 /// Turns a greenlet into a Deferred, which fires when the greenlet has ended.
 ///
-/// Shape: the greenlet's value becomes the Deferred's. Callbacks run on a callback greenlet, so they
-/// may block. Cancelling the Deferred kills the greenlet, and fires the Deferred with [`Cancelled`].
+/// Shape: the greenlet's value becomes the Deferred's. Callbacks run on a callback greenlet, so
+/// they may block. Cancelling the Deferred kills the greenlet, and fires the Deferred with
+/// [`Cancelled`].
 ///
 /// # Errors
 ///
@@ -184,7 +203,7 @@ fn wait_until<T: 'static>(
 /// geventreactor `waitForGreenlet`, where a kill is a success and a cancel does nothing.
 pub fn wait_for_greenlet<T: 'static>(greenlet: Greenlet<T>) -> Deferred<T> {
     if greenlet.is_finished() {
-        return Deferred::from_result(greenlet.join().map_err(JoinError::into_failure));
+        return Deferred::from_result(greenlet.take_result().map_err(JoinError::into_failure));
     }
     let target = greenlet.as_ref();
     let (resolver, deferred) = Deferred::with_canceller(move |_| target.kill());
@@ -192,7 +211,7 @@ pub fn wait_for_greenlet<T: 'static>(greenlet: Greenlet<T>) -> Deferred<T> {
         // After a cancel nobody listens: a panic of the dying greenlet is then reported by its
         // handle.
         if !resolver.is_cancelled() {
-            resolver.fire(greenlet.join().map_err(JoinError::into_failure));
+            resolver.fire(greenlet.take_result().map_err(JoinError::into_failure));
         }
     });
     deferred
@@ -259,7 +278,7 @@ pub struct DeferredFuture<T: 'static> {
 /// What the future and the end of the chain share.
 struct Observed<T: 'static> {
     result: Cell<Option<Result<T, Failure>>>,
-    waker: RefCell<Option<Waker>>,
+    waker: RefCell<Option<KeptWaker>>,
     left: Cell<bool>,
 }
 
@@ -297,8 +316,10 @@ impl<T: 'static> Future for DeferredFuture<T> {
         if let Some(result) = self.state.result.take() {
             return Poll::Ready(result);
         }
-        let old = self.state.waker.borrow_mut().replace(cx.waker().clone());
-        drop(old); // Dropping a waker may run code of others: no borrow is held.
+        // Cloning and dropping a waker may run code of others: no borrow is held meanwhile.
+        let new = KeptWaker::keep(cx.waker());
+        let old = self.state.waker.borrow_mut().replace(new);
+        drop(old);
         Poll::Pending
     }
 }

@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::waker::{OwnWaker, Shared};
+use super::waker::{KeptWaker, OwnWaker, Shared};
 use crate::{
     Greenlet, JoinError,
     hub::{
@@ -29,8 +29,8 @@ use crate::{
 ///
 /// # Panics
 ///
-/// Where the caller cannot be suspended: outside [`run`](crate::run), in a `Waker`, on the hub's own
-/// stack. With whatever the future panics with.
+/// Where the caller cannot be suspended: outside [`run`](crate::run), in a `Waker`, on the hub's
+/// own stack. With whatever the future panics with.
 ///
 /// # Cancellation
 ///
@@ -109,11 +109,20 @@ impl<T> Future for GreenletFuture<T> {
         let greenlet =
             self.greenlet.take().expect("a GreenletFuture was polled after it was ready");
         if greenlet.is_finished() {
-            return Poll::Ready(greenlet.join());
+            return Poll::Ready(greenlet.take_result());
         }
-        greenlet.set_waker(cx.waker());
+        let waker = KeptWaker::keep(cx.waker());
+        greenlet.on_finish(Some(Box::new(|| waker.wake())));
         self.greenlet = Some(greenlet);
         Poll::Pending
+    }
+}
+
+impl<T> Drop for GreenletFuture<T> {
+    fn drop(&mut self) {
+        if let Some(greenlet) = &self.greenlet {
+            greenlet.on_finish(None);
+        }
     }
 }
 

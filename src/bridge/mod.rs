@@ -6,7 +6,7 @@
 //! |---|---|---|---|
 //! | Deferred | [`wait_for_deferred`] | | `d.await` |
 //! | greenlet | `g.join()` | [`wait_for_greenlet`] | `g.await` |
-//! | future | [`wait_for_future`] | [`Deferred::from_future`] | |
+//! | future | [`wait_for_future`] | [`Deferred::from_future`](crate::Deferred::from_future) | |
 //!
 //! # Contract
 //!
@@ -17,9 +17,10 @@
 //! - `BRIDGE-3` A waiter that is killed or timed out cancels what it waited for (inside `shield` it
 //!   does not), and a late error of it is reported.
 //! - `BRIDGE-4` Elapsed time and cancellation are different errors.
-//! - `BRIDGE-5` Cancelling the Deferred of a greenlet kills the greenlet; a killed greenlet errbacks
-//!   with `Cancelled`; a panic becomes a Failure with message, place and backtrace.
-//! - `BRIDGE-6` Callbacks run in whoever fires them. A kill that unwinds through a callback goes on.
+//! - `BRIDGE-5` Cancelling the Deferred of a greenlet kills the greenlet; a killed greenlet
+//!   errbacks with `Cancelled`; a panic becomes a Failure with message, place and backtrace.
+//! - `BRIDGE-6` Callbacks run in whoever fires them. A kill that unwinds through a callback goes
+//!   on.
 //! - `BRIDGE-7` A wait of main that nothing can end is reported, never a hang.
 //!
 //! # Source

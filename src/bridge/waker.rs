@@ -12,8 +12,8 @@
 //!
 //! # Invariants
 //!
-//! - `WAKER-1` No lost wake: the waker sets `woken`, then reads the ticket; the waiter publishes its
-//!   ticket, then reads `woken`; all sequentially consistent.
+//! - `WAKER-1` No lost wake: the waker sets `woken`, then reads the ticket; the waiter publishes
+//!   its ticket, then reads `woken`; all sequentially consistent.
 //! - `WAKER-2` A waker that outlives its wait names a ticket that is over, or an inbox that is
 //!   closed: it does nothing.
 //! - `WAKER-3` Clones are counted as outside handles of the inbox; the waiter's own waker is not.
@@ -27,6 +27,7 @@
 use std::{
     mem::ManuallyDrop,
     ops::Deref,
+    ptr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -91,6 +92,36 @@ impl Shared {
         match Hub::current() {
             Some(hub) if Arc::ptr_eq(hub.inbox(), &self.inbox) => hub.wake(wake),
             _ => drop(self.inbox.push(Message::Wake(wake))),
+        }
+    }
+}
+
+/// A waker that stays on its thread, in the future of a Deferred or a greenlet.
+///
+/// If it is one of ours, it does not count as an outside handle: what will call it is on this
+/// thread too, so it cannot wake a reactor that has nothing else to wait for (`WAKER-3`).
+pub(super) enum KeptWaker {
+    Ours(Arc<Shared>),
+    Other(Waker),
+}
+
+impl KeptWaker {
+    pub(super) fn keep(waker: &Waker) -> KeptWaker {
+        if !ptr::eq(waker.vtable(), &VTABLE) {
+            return KeptWaker::Other(waker.clone());
+        }
+        let data: *const Shared = waker.data().cast();
+        // SAFETY: the vtable is ours, so the data is an `Arc` in raw form, alive while the waker is
+        // borrowed; the count that is added is ours.
+        unsafe { Arc::increment_strong_count(data) };
+        // SAFETY: as above.
+        KeptWaker::Ours(unsafe { Arc::from_raw(data) })
+    }
+
+    pub(super) fn wake(self) {
+        match self {
+            KeptWaker::Ours(shared) => shared.wake(),
+            KeptWaker::Other(waker) => waker.wake(),
         }
     }
 }

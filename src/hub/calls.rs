@@ -27,10 +27,10 @@ use std::{
 
 use super::{
     Hub, NotSend,
-    control::{Ctl, Role},
+    control::{Ctl, Kill, Role},
     io,
     park::{CannotPark, Mode, Wait, WaitOn, Wake},
-    spawn,
+    spawn, unwind,
 };
 use crate::{
     reactor::{Direction, Inbox},
@@ -61,6 +61,8 @@ pub(super) struct Calls {
     idle: RefCell<Vec<Wake>>,
     /// Whether a callback greenlet is on its way that will take the next call.
     coming: Cell<bool>,
+    /// Whether a call is being made right now, and has not parked.
+    busy: Cell<bool>,
     delayed: RefCell<DelayedTable>,
     watched: RefCell<Vec<Watched>>,
 }
@@ -92,23 +94,23 @@ enum DelayedFate {
 struct Watched {
     fd: RawFd,
     direction: Direction,
-    removed: Rc<Cell<bool>>,
+    state: Rc<WatchState>,
     greenlet: spawn::GreenletRef,
 }
 
-impl Calls {
-    /// Has `call` called soon.
-    pub(super) fn push(&self, call: Call) {
-        self.due.borrow_mut().push_back(call);
-    }
+#[derive(Default)]
+struct WatchState {
+    removed: Cell<bool>,
+    /// Whether it waits, and is not in the midst of a call.
+    waiting: Cell<bool>,
+}
 
-    /// A timer has fired: has its call called.
-    pub(super) fn fire_delayed(&self, slot: u32, id: u64) {
-        let Some(delayed) = self.take_delayed(slot, id) else { return };
+impl Calls {
+    /// A timer has fired: what is to be called.
+    pub(super) fn fire_delayed(&self, slot: u32, id: u64) -> Option<Call> {
+        let delayed = self.take_delayed(slot, id)?;
         delayed.fate.set(DelayedFate::Called);
-        if let Some(call) = delayed.call.take() {
-            self.push(call);
-        }
+        delayed.call.take()
     }
 
     fn take_delayed(&self, slot: u32, id: u64) -> Option<Rc<Delayed>> {
@@ -133,21 +135,48 @@ impl Calls {
 
     /// Drops everything that was to be called. Returns whether there was anything.
     pub(super) fn clear(&self) -> bool {
-        let due = self.due.take();
         let delayed = std::mem::take(&mut *self.delayed.borrow_mut()).slots;
-        let watched = self.watched.take();
-        self.idle.borrow_mut().clear();
-        let found = !due.is_empty() || delayed.iter().flatten().next().is_some();
-        for delayed in delayed.into_iter().flatten() {
+        let delayed = delayed.into_iter().flatten().filter_map(|delayed| {
             delayed.fate.set(DelayedFate::Cancelled);
-            drop(delayed.call.take());
-        }
-        drop((due, watched));
+            delayed.call.take()
+        });
+        let calls: Vec<Call> = self.due.take().into_iter().chain(delayed).collect();
+        let found = !calls.is_empty();
+        calls.into_iter().for_each(drop_call);
+        self.watched.borrow_mut().clear();
+        self.idle.borrow_mut().clear();
         found
     }
 }
 
+/// Drops a call that is not made any more: user code, on the hub's own stack.
+fn drop_call(call: Call) {
+    if let Err(payload) = unwind::catch(|| drop(call)) {
+        let text = unwind::message_of(&*payload);
+        crate::report::unhandled("the destructor of a call that was not made", &text, &());
+    }
+}
+
 impl Hub {
+    /// Has `call` called soon, after what is due already.
+    pub(super) fn call_soon(&self, call: Call) {
+        self.calls.due.borrow_mut().push_back(call);
+        // In the midst of a call, its greenlet takes the next one too, unless it parks: then the
+        // loop sees to it.
+        if !self.calls.busy.get() {
+            self.dispatch_calls();
+        }
+    }
+
+    /// As `call_soon`, for calls that are not made any more once main has ended.
+    pub(super) fn call_if_running(&self, call: Call) {
+        if self.is_ending() {
+            drop_call(call);
+        } else {
+            self.call_soon(call);
+        }
+    }
+
     /// Sees that a callback greenlet is on its way when there is something to call.
     #[inline]
     pub(super) fn dispatch_calls(&self) {
@@ -181,34 +210,44 @@ impl Hub {
 fn run_calls(ctl: Ctl) {
     let abort = spawn::AbortOnUnwind;
     let hub = Hub::current().expect("a greenlet runs on a hub");
-    loop {
-        hub.calls.coming.set(true);
-        loop {
-            let call = hub.calls.due.borrow_mut().pop_front();
-            let Some(call) = call else { break };
-            // If the call parks, the loop of the hub sees more calls and nobody coming.
-            hub.calls.coming.set(false);
-            spawn::run_call(ctl, call);
-            hub.calls.coming.set(true);
-        }
-        hub.calls.coming.set(false);
-        if hub.is_ending() || hub.calls.idle.borrow().len() >= IDLE_MAX {
-            break;
-        }
-        let wait = Wait::begin(hub, WaitOn::Idle).expect("a callback greenlet can park");
-        hub.calls.idle.borrow_mut().push(wait.wake());
-        let woken = unwind_free_park(&wait);
-        if !woken {
-            hub.calls.idle.borrow_mut().retain(|idle| *idle != wait.wake());
-            break;
-        }
-    }
+    while make_calls(hub, ctl) {}
     std::mem::forget(abort);
 }
 
-/// Parks an idle callback greenlet; `false` when the hub is ending.
-fn unwind_free_park(wait: &Wait<'_>) -> bool {
-    super::unwind::catch(|| wait.park(Deadline::NEVER, Mode::Fallible).is_ok()).unwrap_or(false)
+/// Makes the calls that are due, and waits for more. Returns whether to go on.
+fn make_calls(hub: &Hub, ctl: Ctl) -> bool {
+    // Those that are added meanwhile come after what else is ready then.
+    let due = hub.calls.due.borrow().len();
+    for _ in 0..due {
+        let Some(call) = hub.calls.due.borrow_mut().pop_front() else { break };
+        // Whoever kills this call by its number shall not hit the next one.
+        ctl.renumber(hub.draw_id());
+        // If the call parks, the loop of the hub sees more calls and nobody coming.
+        hub.calls.coming.set(false);
+        hub.calls.busy.set(true);
+        spawn::run_call(ctl, call);
+        hub.calls.busy.set(false);
+        if ctl.kill.get() != Kill::None && !hub.is_ending() {
+            return false; // The kill was for that call. Others take the rest.
+        }
+    }
+    if !hub.calls.due.borrow().is_empty() {
+        hub.calls.coming.set(true);
+        hub.requeue(ctl);
+        return true;
+    }
+    hub.calls.coming.set(false);
+    if hub.is_ending() || hub.calls.idle.borrow().len() >= IDLE_MAX {
+        return false;
+    }
+    let wait = Wait::begin(hub, WaitOn::Idle).expect("a callback greenlet can park");
+    hub.calls.idle.borrow_mut().push(wait.wake());
+    let parked = unwind::catch(|| wait.park(Deadline::NEVER, Mode::Fallible));
+    let woken = matches!(parked, Ok(Ok(())));
+    if !woken {
+        hub.calls.idle.borrow_mut().retain(|idle| *idle != wait.wake());
+    }
+    woken
 }
 
 /// This thread's reactor, as Twisted users know it: timers, calls, readers, writers.
@@ -272,8 +311,8 @@ impl Reactor {
     /// let called = Rc::new(Cell::new(false));
     /// let flag = Rc::clone(&called);
     /// greenloop::run(move || {
-    ///     let call = greenloop::reactor().call_later(Duration::from_millis(1), move || flag.set(true));
-    ///     assert!(call.active());
+    ///     let call = greenloop::reactor().call_later(Duration::from_millis(1), move ||
+    ///     flag.set(true)); assert!(call.active());
     ///     greenloop::sleep(Duration::from_millis(5));
     ///     assert!(!call.active());
     /// });
@@ -304,7 +343,7 @@ impl Reactor {
     ///
     /// Twisted `IReactorCore.callWhenRunning`; here the reactor always runs.
     pub fn call_when_running(&self, f: impl FnOnce() + 'static) {
-        self.hub().calls.push(Box::new(f));
+        self.hub().call_if_running(Box::new(f));
     }
 
     /// Calls `f` whenever `source` is readable, until [`remove_reader`](Self::remove_reader).
@@ -340,8 +379,8 @@ impl Reactor {
         self.watch(source, Direction::Write, f)
     }
 
-    /// Stops calling a reader, at once, also for an event that was seen already. Returns whether
-    /// there was one.
+    /// Stops calling a reader, at once, also for an event that was seen already. A call that is being
+    /// made is made to its end. Returns whether there was one.
     pub fn remove_reader(&self, fd: &impl AsRawFd) -> bool {
         self.unwatch(fd.as_raw_fd(), Direction::Read)
     }
@@ -402,22 +441,28 @@ impl Reactor {
     {
         let hub = self.hub();
         let fd = source.as_fd().as_raw_fd();
-        hub.reactor.register_foreign(source.as_fd())?;
+        hub.reactor.register_foreign(source.as_fd(), &mut |waiter| hub.wake(waiter))?;
         self.unwatch(fd, direction);
-        let removed = Rc::new(Cell::new(false));
-        let stop = Rc::clone(&removed);
+        let state = Rc::new(WatchState::default());
+        let watch = Rc::clone(&state);
         let name = if direction == Direction::Read { "reader" } else { "writer" };
         let greenlet = crate::Builder::new().name(name).spawn(move || {
-            while !stop.get() {
+            while !watch.removed.get() {
+                watch.waiting.set(true);
                 let waited = io::wait_for(source.as_fd(), direction, Deadline::NEVER);
-                if stop.get() || waited.is_err() {
-                    break;
+                watch.waiting.set(false);
+                match waited {
+                    _ if watch.removed.get() => break,
+                    Ok(()) => f(&source),
+                    Err(error) => {
+                        crate::report::unhandled("a reader or writer", &error, &());
+                        break;
+                    }
                 }
-                f(&source);
             }
         })?;
         let greenlet = greenlet.as_ref();
-        hub.calls.watched.borrow_mut().push(Watched { fd, direction, removed, greenlet });
+        hub.calls.watched.borrow_mut().push(Watched { fd, direction, state, greenlet });
         Ok(())
     }
 
@@ -436,10 +481,9 @@ impl Reactor {
 
 impl Watched {
     fn remove(&self) {
-        self.removed.set(true);
-        // If it is the caller itself, it ends when the function that it is in returns.
-        let myself = Hub::current().and_then(|hub| hub.current.get());
-        if myself.is_none_or(|ctl| ctl.label.id != self.greenlet.id()) {
+        self.state.removed.set(true);
+        // A call that is being made, perhaps by the caller itself, is made to its end.
+        if self.state.waiting.get() {
             self.greenlet.kill();
         }
     }
@@ -625,7 +669,8 @@ impl ReactorHandle {
         F: FnOnce() -> T + Send + 'static,
         T: 'static,
     {
-        self.call_from_thread(move || drop(crate::spawn(f)))
+        let place = Location::caller();
+        self.call_from_thread(move || drop(spawn::spawn_at(place, f)))
     }
 
     /// Ends the run, as [`Reactor::stop`].

@@ -1,37 +1,44 @@
-//! The control block: what the hub knows of one greenlet, at the top of that greenlet's own stack.
+//! Control blocks: what the hub knows of each greenlet, two cache lines each.
 //!
 //! Floor 4. Uses: `coro`. Used by: `hub` alone.
+//!
+//! Blocks lie in chunks that never move and are never freed while the hub lives. A free block is
+//! used again. The first line of a block is all that a switch touches, the second all that a wait
+//! does; what is rarely needed is behind a pointer, or at the head of the greenlet's stack.
 //!
 //! # States
 //!
 //! ```text
-//! Delayed ──timer, kill──▶ Ready ──Hub::resume──▶ Running ──end──▶ (reaped: no block any more)
-//!                            ▲                      │  │
-//!                            ├──Hub::yield_now──────┘  └──Hub::switch_out (park)──▶ Parked
-//!                            └──────────wake, timer, kill, timeout─────────────────────┘
+//! Free ──────occupy──────▶ Ready  ◀──timer, kill── Delayed ◀─ (spawn_later, from Ready)
+//!   ▲                        │ ▲
+//!   │          begin, resume ▼ └──────wake, timer, kill, timeout, yield_now───────┐
+//!   └──reap──(ends)─── Running ──Hub::switch_out──▶ Parked (or Ready: yield_now) ─┘
 //! ```
 //!
 //! # Invariants
 //!
-//! - `CTL-1` A block lives from `Ctl::create` to `Ctl::destroy`. In between, and only then, the
-//!   hub's table has it; queues and `Hub::current` hold it only while it is in the table. So every
-//!   `Ctl` that code of this module can get hold of points to a live block.
-//! - `CTL-2` The coroutine in it is entered by `Hub::resume` alone, which holds the only reference
-//!   to it meanwhile; the greenlet itself never touches that field.
+//! - `CTL-1` A `Ctl` points to a block of a chunk, which lives as long as its hub; and nobody but
+//!   that hub, its greenlets, and code that runs on its stack can hold one. So it may always be
+//!   read. Whether the greenlet that was meant still lives is told by its number, or by a ticket.
+//! - `CTL-2` The coroutine of a block is entered by `Hub::resume` alone, which holds the only
+//!   reference to it meanwhile; the greenlet itself never touches that field. The content is the
+//!   body from `occupy` to `begin`, the coroutine from `begin` to `reap`, and nothing in a free
+//!   block.
 //! - `CTL-3` All of it belongs to one thread: `Ctl` is `!Send`.
 
-#![expect(unsafe_code, reason = "the block lives in raw stack memory")]
+#![expect(unsafe_code, reason = "blocks are pointed to, coroutines are entered")]
 //! # Safety
 //!
-//! `Ctl` dereferences a raw pointer under `CTL-1`.
+//! `Ctl` dereferences a raw pointer under `CTL-1`; the coroutine is reached under `CTL-2`.
 
 use std::{
-    cell::{Cell, RefCell, UnsafeCell},
+    cell::{Cell, UnsafeCell},
     fmt,
-    mem::MaybeUninit,
+    mem::ManuallyDrop,
     ops::Deref,
     panic::Location,
     ptr::NonNull,
+    rc::Rc,
 };
 
 use super::{
@@ -39,13 +46,15 @@ use super::{
     unwind::{Frame, PanicNote},
 };
 use crate::{
-    coro::{Coroutine, HEAD_BYTES, Label, Stack, Suspender},
-    time::Deadline,
+    coro::{Coroutine, HEAD_BYTES, Label, Stack, Suspender, prefetch},
+    time::{Deadline, Key},
 };
 
 /// Where a greenlet is in its life; the diagram above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
+    /// The block is nobody's.
+    Free,
     /// Spawned, to be started by a timer.
     Delayed,
     /// In a run queue.
@@ -79,113 +88,182 @@ pub(super) enum Role {
     Callback,
 }
 
-/// The block. `repr(C)`: the label comes first, where the fault handler looks for it.
+/// Who a greenlet is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Birth<'a> {
+    pub(super) id: u64,
+    pub(super) role: Role,
+    pub(super) place: &'static Location<'static>,
+    pub(super) name: Option<&'a str>,
+    /// Which of the hub's stack pools has a stack for it.
+    pub(super) pool: u16,
+}
+
+/// What a greenlet is to run. It must not unwind.
+pub(super) trait Body {
+    /// Runs it, on the greenlet's own stack, once.
+    fn run(self: Rc<Self>, ctl: Ctl);
+    /// Says who it is.
+    fn birth(&self) -> Birth<'_>;
+}
+
+/// Room for the body before the greenlet first runs, for its coroutine from then on. Reached by
+/// pointers to the one or the other, both of which lie at its beginning.
+#[repr(C)]
+union Content {
+    nothing: (),
+    _body: ManuallyDrop<Rc<dyn Body>>,
+    _coroutine: ManuallyDrop<Coroutine>,
+}
+
+/// What lies at the head of its stack: the label is where the fault handler looks for it.
+#[repr(C)]
+struct Head {
+    label: Label,
+    role: Role,
+    pool: u16,
+}
+
+const _: () = assert!(size_of::<Head>() <= HEAD_BYTES, "the head outgrew its place");
+const _: () = assert!(std::mem::offset_of!(Head, label) == 0);
+
+/// What few greenlets ever need.
+#[derive(Debug, Default)]
+pub(super) struct Rare {
+    /// The timeouts that it is inside of, outermost first.
+    pub(super) frames: Vec<Frame>,
+    /// Timeouts below this index are outside the innermost shield, and held back.
+    pub(super) shielded_frames: usize,
+    /// Where and how it last panicked.
+    pub(super) panic: Option<Box<PanicNote>>,
+    /// The timer that is to start it.
+    pub(super) start: Option<Key>,
+}
+
+/// The block.
 #[repr(C, align(64))]
 pub(super) struct Control {
-    pub(super) label: Label,
     /// The next one in the run queue.
     pub(super) next: Cell<Option<Ctl>>,
-    /// The wait that is under way; 0 when there is none, or when it was woken.
-    pub(super) ticket: Cell<u64>,
-    suspender: Cell<*const Suspender>,
-    coroutine: UnsafeCell<MaybeUninit<Coroutine>>,
-    /// Its place in the hub's table.
-    pub(super) slot: u32,
-    /// Which of the hub's stack pools its stack is from.
-    pub(super) pool: u16,
-    pub(super) role: Role,
     pub(super) state: Cell<State>,
     pub(super) kill: Cell<Kill>,
     /// Whether it is known to be unwinding; see `Hub::is_unwinding`.
     pub(super) unwinding: Cell<bool>,
-    /// How many `shield`s it is inside of.
-    pub(super) shields: Cell<u16>,
-    /// Timeouts below this index are outside the innermost shield, and held back.
-    pub(super) shielded_frames: Cell<u32>,
+    /// Whether it is inside of a `shield`.
+    pub(super) shielded: Cell<bool>,
+    /// Its place in the table.
+    pub(super) slot: u32,
+    /// A body while `head` is null, a coroutine afterwards; nothing in a free block.
+    content: UnsafeCell<Content>,
+
+    suspender: Cell<*const Suspender>,
+    /// Where its stack pointer was when it last suspended, roughly: to be prefetched.
+    stack_pointer: Cell<*const u8>,
+    /// The wait that is under way; 0 when there is none, or when it was woken.
+    pub(super) ticket: Cell<u64>,
     /// The earliest deadline among the timeouts that are not held back.
     pub(super) frames_deadline: Cell<Deadline>,
-    /// The timeouts that it is inside of, outermost first.
-    pub(super) frames: RefCell<Vec<Frame>>,
-    /// What it waits for, when parked.
+    /// What it waits for, when parked; what ended its wait, afterwards.
     pub(super) waits_on: Cell<WaitOn>,
     /// Since when it is parked.
     pub(super) since: Cell<Deadline>,
-    /// Where and how it last panicked.
-    pub(super) panic: RefCell<Option<Box<PanicNote>>>,
+    /// The head of its stack; null until it first runs.
+    head: Cell<*const Head>,
+    rare: Cell<Option<Box<Rare>>>,
 }
 
-const _: () = assert!(size_of::<Control>() <= HEAD_BYTES, "the control block outgrew its place");
-const _: () = assert!(std::mem::offset_of!(Control, label) == 0);
+const _: () = assert!(size_of::<Control>() == 128, "a block is two cache lines");
+const _: () = assert!(std::mem::offset_of!(Control, suspender) == 64, "one line for a switch");
 
-/// A live control block (`CTL-1`).
+/// A block of a living hub (`CTL-1`).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ctl(NonNull<Control>);
 
-impl Ctl {
-    /// Makes a block at the head of `stack` and puts `body` below it.
-    ///
-    /// # Safety
-    ///
-    /// `body` must not unwind, and what it borrows must outlive it (as [`Coroutine::new`] asks).
-    pub(super) unsafe fn create<F: FnOnce(Ctl)>(
-        stack: Stack,
-        birth: &'static Location<'static>,
-        name: Option<&str>,
-        place: (u64, u32, u16, Role),
-        body: F,
-    ) -> Ctl {
-        let (id, slot, pool, role) = place;
-        let ctl = Ctl(stack.head().cast::<Control>());
-        let block = Control {
-            label: Label {
-                id,
-                birth: Some(birth),
-                name: name.map_or(std::ptr::null(), str::as_ptr),
-                name_len: name.map_or(0, str::len),
-            },
+impl Control {
+    fn free(slot: u32) -> Control {
+        Control {
             next: Cell::new(None),
-            ticket: Cell::new(0),
-            suspender: Cell::new(std::ptr::null()),
-            coroutine: UnsafeCell::new(MaybeUninit::uninit()),
-            slot,
-            pool,
-            role,
-            state: Cell::new(State::Ready),
+            state: Cell::new(State::Free),
             kill: Cell::new(Kill::None),
             unwinding: Cell::new(false),
-            shields: Cell::new(0),
-            shielded_frames: Cell::new(0),
+            shielded: Cell::new(false),
+            slot,
+            content: UnsafeCell::new(Content { nothing: () }),
+            suspender: Cell::new(std::ptr::null()),
+            stack_pointer: Cell::new(std::ptr::null()),
+            ticket: Cell::new(0),
             frames_deadline: Cell::new(Deadline::NEVER),
-            frames: RefCell::new(Vec::new()),
             waits_on: Cell::new(WaitOn::Nothing),
             since: Cell::new(Deadline::ZERO),
-            panic: RefCell::new(None),
+            head: Cell::new(std::ptr::null()),
+            rare: Cell::new(None),
+        }
+    }
+}
+
+impl Ctl {
+    /// Makes this free block that of a greenlet which is to run `body`; it is then ready.
+    #[inline]
+    pub(super) fn occupy(self, body: Rc<dyn Body>) {
+        debug_assert_eq!(self.state.get(), State::Free);
+        self.state.set(State::Ready);
+        // SAFETY: the block is free, so nobody refers to its content (CTL-2), which is nothing.
+        unsafe { self.body().write(body) };
+    }
+
+    /// Whether it has not run yet.
+    #[inline(always)]
+    pub(super) fn is_fresh(&self) -> bool {
+        self.head.get().is_null()
+    }
+
+    /// Which pool a fresh greenlet wants its stack from.
+    pub(super) fn pool(&self) -> u16 {
+        self.birth().pool
+    }
+
+    /// Puts a fresh greenlet on its stack.
+    #[inline]
+    pub(super) fn begin(self, stack: Stack) {
+        debug_assert!(self.is_fresh());
+        // SAFETY: a fresh greenlet's content is its body (written in `occupy`). It moves out here,
+        // and is overwritten below.
+        let body = unsafe { self.body().read() };
+        let Birth { id, role, place, name, pool } = body.birth();
+        let label = Label {
+            id,
+            birth: Some(place),
+            name: name.map_or(std::ptr::null(), str::as_ptr),
+            name_len: name.map_or(0, str::len),
         };
-        // SAFETY: the head is HEAD_BYTES large, which `Control` fits (asserted above), 64-byte
-        // aligned (STACK-1), and nobody else's: we own the stack.
-        unsafe { ctl.0.as_ptr().write(block) };
-        // SAFETY: what is asked of `body` is asked of our caller. The closure stores the
-        // suspender, which lives as long as the coroutine's frames.
+        let head = stack.head().cast::<Head>();
+        // SAFETY: the head of the stack has room for it (asserted above), is 64-byte aligned
+        // (STACK-1), and nobody else's: we own the stack.
+        unsafe { head.write(Head { label, role, pool }) };
+        self.head.set(head.as_ptr());
+        // SAFETY: what the body borrows was vouched for when it was made `dyn Body` without a
+        // lifetime, and it must not unwind. The closure stores the suspender, which lives as long
+        // as the coroutine's frames; the name lives in the body, which is dropped by its own run.
         let coroutine = unsafe {
             Coroutine::new(stack, move |suspender: &Suspender| {
-                ctl.suspender.set(suspender);
-                body(ctl);
+                self.suspender.set(suspender);
+                body.run(self);
             })
         };
-        // SAFETY: the coroutine does not run yet, so nobody else touches the field.
-        unsafe { (*ctl.coroutine.get()).write(coroutine) };
-        ctl
+        // SAFETY: the body was moved out above, and nobody else refers to the content (CTL-2).
+        unsafe { self.coroutine().write(coroutine) };
     }
 
     /// Runs the greenlet until it suspends (`false`) or ends (`true`).
     ///
     /// # Safety
     ///
-    /// Called by the hub, on the hub's own stack, for a greenlet that is suspended or new.
-    #[inline]
+    /// Called by the hub, on the hub's own stack, for a greenlet that has begun and is suspended.
+    #[inline(always)]
     pub(super) unsafe fn resume(self) -> bool {
-        // SAFETY: written in `create`; CTL-2 makes this the only reference to it.
-        let coroutine = unsafe { (*self.coroutine.get()).assume_init_mut() };
+        // SAFETY: the greenlet has begun, so the content is its coroutine; CTL-2 makes this the
+        // only reference to it.
+        let coroutine = unsafe { &mut *self.coroutine() };
         coroutine.resume()
     }
 
@@ -194,56 +272,182 @@ impl Ctl {
     /// # Safety
     ///
     /// Called by the greenlet itself, on its own stack.
-    #[inline]
+    #[inline(always)]
     pub(super) unsafe fn suspend(self) {
+        let here = 0u8;
+        self.stack_pointer.set(&raw const here);
         // SAFETY: stored when the greenlet began to run, and valid while its root frame lives,
         // which it does since we are called from above it.
         unsafe { (*self.suspender.get()).suspend() };
     }
 
-    /// Ends the block of a greenlet that has ended, and gives its stack back.
+    /// Makes the block of a greenlet that has ended free, and gives its stack and the number of its
+    /// pool back.
     ///
     /// # Safety
     ///
-    /// No other `Ctl` for it may be used afterwards.
-    pub(super) unsafe fn destroy(self) -> Stack {
-        // SAFETY: written in `create` and moved out once, here.
-        let coroutine = unsafe { (*self.coroutine.get()).assume_init_read() };
-        // SAFETY: the block is live (CTL-1) and this is its end; `MaybeUninit` drops nothing twice.
-        unsafe { self.0.as_ptr().drop_in_place() };
-        coroutine.into_stack()
+    /// The greenlet has ended, and was not reaped before.
+    #[inline]
+    pub(super) unsafe fn reap(self) -> (Stack, u16) {
+        let head = self.head.replace(std::ptr::null()).cast_mut();
+        // SAFETY: the head of a stack that is ours (STACK-2), written in `begin`.
+        let pool = unsafe { (*head).pool };
+        // SAFETY: as above. From here on a fault in the guard names nobody.
+        unsafe { (*head).label.id = 0 };
+        self.state.set(State::Free);
+        self.kill.set(Kill::None);
+        self.unwinding.set(false);
+        self.shielded.set(false);
+        self.ticket.set(0);
+        self.frames_deadline.set(Deadline::NEVER);
+        drop(self.rare.take());
+        // SAFETY: the greenlet has begun, so the content is its coroutine, which moves out here,
+        // once: the state says so.
+        let coroutine = unsafe { self.coroutine().read() };
+        (coroutine.into_stack(), pool)
     }
 
-    /// Its name, if it has one.
-    pub(super) fn name(&self) -> Option<&str> {
-        if self.label.name.is_null() {
-            return None;
-        }
-        // SAFETY: pointer and length of a `str` that the greenlet's join state keeps alive until
-        // after the block has ended.
-        let bytes = unsafe { std::slice::from_raw_parts(self.label.name, self.label.name_len) };
-        std::str::from_utf8(bytes).ok()
+    /// Tells the processor that this greenlet will be resumed soon. With many greenlets, the lines
+    /// of the next one are not in the first-level cache; waiting for them costs more than the
+    /// switch.
+    #[inline(always)]
+    pub(super) fn prefetch(self) {
+        let stack_pointer = self.stack_pointer.get();
+        prefetch(stack_pointer);
+        prefetch(stack_pointer.wrapping_add(64));
+        prefetch(self.suspender.get().cast());
     }
 
-    /// Where it was spawned.
-    pub(super) fn birth(&self) -> &'static Location<'static> {
-        self.label.birth.expect("a live block has a place of birth")
+    /// Does something with what few greenlets need. `f` must not come back here.
+    pub(super) fn rare<T>(self, f: impl FnOnce(&mut Rare) -> T) -> T {
+        let mut rare = self.rare.take().unwrap_or_default();
+        let result = f(&mut rare);
+        self.rare.set(Some(rare));
+        result
+    }
+
+    /// Where the body is, if it is there.
+    fn body(&self) -> *mut Rc<dyn Body> {
+        self.content.get().cast()
+    }
+
+    /// Where the coroutine is, if it is there.
+    #[inline(always)]
+    fn coroutine(&self) -> *mut Coroutine {
+        self.content.get().cast()
+    }
+
+    /// Who it is. The block must not be free.
+    pub(super) fn birth(&self) -> Birth<'_> {
+        debug_assert_ne!(self.state.get(), State::Free);
+        // SAFETY: null, or the head of the greenlet's own stack: written in `begin`, and mapped as
+        // long as the stack is out (STACK-2).
+        let Some(head) = (unsafe { self.head.get().as_ref() }) else {
+            // SAFETY: the block is not free and the greenlet is fresh: the content is its body.
+            return unsafe { &*self.body() }.birth();
+        };
+        let Label { id, birth, name, name_len } = head.label;
+        let name = (!name.is_null()).then(|| {
+            // SAFETY: pointer and length of a `str` in the body, which lives until its run is over.
+            let bytes = unsafe { std::slice::from_raw_parts(name, name_len) };
+            std::str::from_utf8(bytes).unwrap_or("?")
+        });
+        let place = birth.expect("a greenlet has a place of birth");
+        Birth { id, role: head.role, place, name, pool: head.pool }
+    }
+
+    /// Gives a greenlet that is running another number.
+    pub(super) fn renumber(self, id: u64) {
+        debug_assert!(!self.is_fresh());
+        // SAFETY: the head of its own stack (STACK-2), to which nobody keeps a reference.
+        unsafe { (*self.head.get().cast_mut()).label.id = id };
+    }
+
+    /// Its number.
+    pub(super) fn id(&self) -> u64 {
+        self.birth().id
     }
 }
 
 impl Deref for Ctl {
     type Target = Control;
 
-    #[inline]
+    #[inline(always)]
     fn deref(&self) -> &Control {
-        // SAFETY: CTL-1: whoever holds a `Ctl` holds one of a live block. All fields that are
-        // written through it are cells.
+        // SAFETY: CTL-1. All fields that are written through it are cells.
         unsafe { self.0.as_ref() }
     }
 }
 
 impl fmt::Debug for Ctl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "greenlet #{} ({:?})", self.label.id, self.state.get())
+        write!(f, "greenlet in slot {} ({:?})", self.slot, self.state.get())
+    }
+}
+
+/// Blocks in a chunk: 8 KiB.
+const CHUNK: usize = 64;
+
+/// All blocks of a hub, by slot.
+#[derive(Default)]
+pub(super) struct Table {
+    /// Chunks do not move: a vector of boxes, not of blocks.
+    chunks: Vec<Box<[Control; CHUNK]>>,
+    free: Vec<u32>,
+    live: usize,
+}
+
+impl Table {
+    /// A free block, counted as live from now on: to be started, or given back by `release`.
+    #[inline]
+    pub(super) fn reserve(&mut self) -> Ctl {
+        if self.free.is_empty() {
+            self.grow();
+        }
+        let slot = self.free.pop().expect("the table has just grown");
+        self.live += 1;
+        self.block(slot)
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let first = u32::try_from(self.chunks.len() * CHUNK).expect("fewer than 2^32 greenlets");
+        let chunk = std::array::from_fn(|place| Control::free(first + place as u32));
+        self.chunks.push(Box::new(chunk));
+        self.free.extend((first..first + CHUNK as u32).rev());
+    }
+
+    /// Gives a block back.
+    #[inline]
+    pub(super) fn release(&mut self, ctl: Ctl) {
+        self.free.push(ctl.slot);
+        self.live -= 1;
+    }
+
+    #[inline]
+    fn block(&self, slot: u32) -> Ctl {
+        let slot = slot as usize;
+        Ctl(NonNull::from(&self.chunks[slot / CHUNK][slot % CHUNK]))
+    }
+
+    /// The block in this slot, if a greenlet has it.
+    #[inline]
+    pub(super) fn at(&self, slot: u32) -> Option<Ctl> {
+        if slot as usize >= self.chunks.len() * CHUNK {
+            return None;
+        }
+        Some(self.block(slot)).filter(|ctl| ctl.state.get() != State::Free)
+    }
+
+    /// How many greenlets are alive.
+    #[inline]
+    pub(super) fn live(&self) -> usize {
+        self.live
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Ctl> {
+        let slots = 0..(self.chunks.len() * CHUNK) as u32;
+        slots.filter_map(|slot| self.at(slot)).collect()
     }
 }

@@ -116,7 +116,7 @@ impl Source {
     /// Those of `operation`; `TimedOut` after `limit`; `NotConnected` once the source was closed;
     /// [`Killed`](super::Killed) where a kill cannot unwind; and, outside `run` or on the hub's own
     /// stack, an error that says what to do.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn operate<T>(
         &self,
         direction: Direction,
@@ -125,8 +125,10 @@ impl Source {
     ) -> io::Result<T> {
         let hub = Hub::current().ok_or(CannotPark::OutsideRun)?;
         let ctl = hub.may_park()?;
-        if hub.slice.get() == 0 {
-            hub.requeue(ctl);
+        // Failures count, too: a loop that ignores them must not stop the others.
+        match hub.slice.get() {
+            0 => hub.requeue(ctl),
+            left => hub.slice.set(left - 1),
         }
         let number = self.fd.as_raw_fd();
         let mut deadline = None;
@@ -142,7 +144,6 @@ impl Source {
                         if let Moved::Part = moved {
                             hub.reactor.sources().clear_after_short(number, self.id, direction);
                         }
-                        hub.slice.set(hub.slice.get().saturating_sub(1));
                         return Ok(value);
                     }
                     Err(Errno::INTR) => continue,
@@ -159,7 +160,25 @@ impl Source {
         }
     }
 
+    /// Parks for `limit`, whatever the poller reports meanwhile; readiness stays as it is known.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`operate`](Self::operate), but for the end of `limit`.
+    pub(crate) fn pause(&self, direction: Direction, limit: Duration) -> io::Result<()> {
+        let hub = Hub::to_park()?;
+        let deadline = hub.deadline_in(limit);
+        while !self.closed.load(Ordering::Acquire) {
+            match self.wait(hub, direction, deadline) {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(()),
+                reported => reported?,
+            }
+        }
+        Err(closed_error())
+    }
+
     /// Parks until the poller reports `direction`, or readiness is known already.
+    #[inline(always)]
     fn wait(&self, hub: &Hub, direction: Direction, deadline: Deadline) -> io::Result<()> {
         let number = self.fd.as_raw_fd();
         hub.reactor.register(self.fd.as_fd(), self.id, &mut |waiter| hub.wake(waiter))?;
@@ -204,6 +223,7 @@ impl Drop for Listed<'_> {
     }
 }
 
+#[inline(always)]
 fn park_listed(
     hub: &Hub,
     number: RawFd,
@@ -271,6 +291,6 @@ pub(super) fn wait_for(
     let hub = Hub::current().ok_or(CannotPark::OutsideRun)?;
     let ctl = hub.may_park()?;
     hub.interrupts(ctl, Mode::Fallible)?;
-    let id = hub.reactor.register_foreign(fd)?;
+    let id = hub.reactor.register_foreign(fd, &mut |waiter| hub.wake(waiter))?;
     park_listed(hub, fd.as_raw_fd(), id, direction, deadline)
 }

@@ -11,18 +11,12 @@
 //! std `JoinHandle`; gevent `Greenlet.link`, without its double reports.
 
 use std::{
-    any::Any,
-    backtrace::Backtrace,
-    cell::{Cell, RefCell},
-    fmt,
-    panic::Location,
-    rc::Rc,
-    task::Waker,
-    time::Duration,
+    any::Any, backtrace::Backtrace, cell::Cell, fmt, panic::Location, rc::Rc, time::Duration,
 };
 
 use super::{
     Hub, Killed,
+    control::Ctl,
     park::{Mode, Wait, WaitOn, Wake},
     unwind::{self, PanicNote},
 };
@@ -42,7 +36,14 @@ use crate::{report, time::Deadline};
 ///
 /// gevent `Greenlet`; std `JoinHandle`.
 pub struct Greenlet<T> {
-    pub(super) join: Rc<Join<T>>,
+    /// What it shares with the greenlet, whatever closure that runs.
+    pub(super) packet: Rc<dyn Joinable<T>>,
+}
+
+/// Whatever has a [`Join`]: hides the closure's type from the handle.
+pub(super) trait Joinable<T> {
+    /// The shared state.
+    fn join(&self) -> &Join<T>;
 }
 
 /// How a greenlet ended, as told to a [`link`](Greenlet::link).
@@ -67,31 +68,42 @@ pub enum JoinError {
 }
 
 /// A panic that ended a greenlet: its payload, and what is known of where it happened.
-pub struct Panic {
+pub struct Panic(Box<PanicParts>);
+
+struct PanicParts {
     payload: Box<dyn Any + Send>,
     message: String,
     place: Option<String>,
     backtrace: Option<Backtrace>,
 }
 
-/// Somebody who wants to know of the end.
-pub(super) enum Watcher {
+/// Whom the end makes ready. One at most, because the handle that waits is not shared.
+#[derive(Default)]
+enum Waiter {
+    #[default]
+    None,
     Wake(Wake),
-    Waker(Waker),
-    Link(Box<dyn FnOnce(&Ending)>),
+    Call(Box<dyn FnOnce()>),
 }
 
-/// What the handle and its greenlet share.
+/// A function that is told of the end.
+type Link = Box<dyn FnOnce(&Ending)>;
+
+/// What the handle and its greenlet share: one allocation, small, because a million may exist.
 pub(super) struct Join<T> {
     pub(super) id: u64,
-    pub(super) slot: u32,
     pub(super) birth: &'static Location<'static>,
     pub(super) name: Option<Rc<str>>,
-    ending: RefCell<Option<Ending>>,
-    watchers: RefCell<Vec<Watcher>>,
-    result: Cell<Option<Result<T, JoinError>>>,
+    pub(super) slot: u32,
+    /// Which pool its stack is from.
+    pub(super) pool: u16,
+    finished: Cell<bool>,
+    waiter: Cell<Waiter>,
+    #[expect(clippy::box_collection, reason = "one word in each of a million, not three")]
+    links: Cell<Option<Box<Vec<Link>>>>,
     /// What to say of a result that nobody took; `None` for one that needs no word.
     describe: fn(&T) -> Option<String>,
+    result: Cell<Option<Result<T, JoinError>>>,
 }
 
 impl<T> Join<T> {
@@ -100,83 +112,92 @@ impl<T> Join<T> {
         slot: u32,
         birth: &'static Location<'static>,
         name: Option<Rc<str>>,
+        pool: u16,
         describe: fn(&T) -> Option<String>,
-    ) -> Rc<Join<T>> {
-        Rc::new(Join {
+    ) -> Join<T> {
+        Join {
             id,
-            slot,
             birth,
             name,
-            ending: RefCell::new(None),
-            watchers: RefCell::new(Vec::new()),
-            result: Cell::new(None),
+            slot,
+            finished: Cell::new(false),
+            waiter: Cell::default(),
+            links: Cell::new(None),
             describe,
-        })
+            result: Cell::new(None),
+            pool,
+        }
     }
 
     /// Stores the result and tells everybody who watches.
+    #[inline]
     pub(super) fn finish(&self, hub: &Hub, result: Result<T, JoinError>) {
-        let ending = match &result {
-            Ok(_) => Ending::Returned,
-            Err(JoinError::Killed(_)) => Ending::Killed,
-            Err(JoinError::Panicked(panic)) => Ending::Panicked(panic.message.clone()),
-        };
         self.result.set(Some(result));
-        *self.ending.borrow_mut() = Some(ending.clone());
-        for watcher in self.watchers.take() {
-            match watcher {
-                Watcher::Wake(wake) => hub.wake(wake),
-                // A waker is code of others, and may panic.
-                Watcher::Waker(waker) => drop(unwind::catch(|| waker.wake())),
-                Watcher::Link(link) => {
-                    let ending = ending.clone();
-                    hub.calls.push(Box::new(move || link(&ending)));
-                }
+        self.finished.set(true);
+        match self.waiter.take() {
+            Waiter::None => {}
+            Waiter::Wake(wake) => hub.wake(wake),
+            // A waker is code of others, and may panic.
+            Waiter::Call(wake) => drop(unwind::catch(wake)),
+        }
+        if let Some(links) = self.links.take() {
+            let ending = Rc::new(self.ending());
+            for link in *links {
+                let ending = Rc::clone(&ending);
+                hub.call_soon(Box::new(move || link(&ending)));
             }
         }
     }
 
-    pub(super) fn is_finished(&self) -> bool {
-        self.ending.borrow().is_some()
+    /// How it ended, once it has, and as long as the result was not taken.
+    fn ending(&self) -> Ending {
+        let result = self.result.take();
+        let ending = match &result {
+            None | Some(Ok(_)) => Ending::Returned,
+            Some(Err(JoinError::Killed(_))) => Ending::Killed,
+            Some(Err(JoinError::Panicked(panic))) => Ending::Panicked(panic.message().to_owned()),
+        };
+        self.result.set(result);
+        ending
     }
 
+    #[inline]
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished.get()
+    }
+
+    #[inline]
     pub(super) fn take(&self) -> Option<Result<T, JoinError>> {
         self.result.take()
     }
 
-    pub(super) fn watch(&self, watcher: Watcher) {
-        self.watchers.borrow_mut().push(watcher);
-    }
-
-    /// Forgets a wake that nobody waits for any more.
-    fn unwatch(&self, wake: Wake) {
-        let mut watchers = self.watchers.borrow_mut();
-        watchers.retain(|w| !matches!(w, Watcher::Wake(other) if *other == wake));
+    pub(super) fn link(&self, link: Link) {
+        let mut links = self.links.take().unwrap_or_default();
+        links.push(link);
+        self.links.set(Some(links));
     }
 
     /// Parks until the greenlet has ended.
-    pub(super) fn wait(&self, deadline: Deadline, mode: Mode) -> Result<(), std::io::Error> {
-        let hub = Hub::current();
-        if let Some(hub) = hub
-            && let Ok(ctl) = hub.may_park()
-        {
-            hub.interrupts(ctl, mode)?;
+    #[inline(always)]
+    pub(super) fn wait(&self, deadline: Deadline) -> Result<(), std::io::Error> {
+        let hub = Hub::to_park();
+        if let Ok(hub) = hub {
+            hub.checkpoint(Mode::Infallible);
         }
         if self.is_finished() {
             return Ok(());
         }
-        let hub = hub.ok_or(super::park::CannotPark::OutsideRun)?;
-        let wait = Wait::begin(hub, WaitOn::Join(self.id))?;
-        self.watch(Watcher::Wake(wait.wake()));
-        // Runs on every way out, the unwind of a kill included.
-        struct Unwatch<'a, T>(&'a Join<T>, Wake);
-        impl<T> Drop for Unwatch<'_, T> {
+        /// Runs on every way out, the unwind of a kill included.
+        struct Unwatch<'a>(&'a Cell<Waiter>);
+        impl Drop for Unwatch<'_> {
             fn drop(&mut self) {
-                self.0.unwatch(self.1);
+                self.0.set(Waiter::None);
             }
         }
-        let _unwatch = Unwatch(self, wait.wake());
-        Ok(wait.park(deadline, mode)?)
+        let wait = Wait::begin(hub?, WaitOn::Join(self.slot))?;
+        self.waiter.set(Waiter::Wake(wait.wake()));
+        let _unwatch = Unwatch(&self.waiter);
+        Ok(wait.park(deadline, Mode::Infallible)?)
     }
 
     fn kill(&self) {
@@ -225,12 +246,16 @@ impl<T> Greenlet<T> {
     /// # Source
     ///
     /// std `JoinHandle::join`; gevent `Greenlet.get`.
+    #[inline]
     #[track_caller]
     pub fn join(self) -> Result<T, JoinError> {
-        if let Err(error) = self.join.wait(Deadline::NEVER, Mode::Infallible) {
+        if let Err(error) = self.packet.join().wait(Deadline::NEVER) {
             panic!("Greenlet::join: {error}");
         }
-        self.join.take().expect("a greenlet that has ended leaves its result to its only handle")
+        self.packet
+            .join()
+            .take()
+            .expect("a greenlet that has ended leaves its result to its only handle")
     }
 
     /// As [`join`](Self::join), but gives up after `limit` and hands the handle back.
@@ -249,8 +274,10 @@ impl<T> Greenlet<T> {
     #[track_caller]
     pub fn join_timeout(self, limit: Duration) -> Result<Result<T, JoinError>, Greenlet<T>> {
         let deadline = Hub::current().map_or(Deadline::NEVER, |hub| hub.deadline_in(limit));
-        match self.join.wait(deadline, Mode::Infallible) {
-            Ok(()) => Ok(self.join.take().expect("the result of a greenlet that has ended")),
+        match self.packet.join().wait(deadline) {
+            Ok(()) => {
+                Ok(self.packet.join().take().expect("the result of a greenlet that has ended"))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Err(self),
             Err(error) => panic!("Greenlet::join_timeout: {error}"),
         }
@@ -281,7 +308,7 @@ impl<T> Greenlet<T> {
     ///
     /// gevent `Greenlet.kill(block=False)`; to wait as well, [`join`](Self::join).
     pub fn kill(&self) {
-        self.join.kill();
+        self.packet.join().kill();
     }
 
     /// Calls `f` once when the greenlet has ended; soon, if it has ended already.
@@ -297,13 +324,13 @@ impl<T> Greenlet<T> {
     ///
     /// gevent `Greenlet.link`.
     pub fn link(&self, f: impl FnOnce(&Ending) + 'static) {
-        let ended = self.join.ending.borrow().clone();
-        match ended {
-            None => self.join.watch(Watcher::Link(Box::new(f))),
-            Some(ending) => match Hub::current() {
-                Some(hub) => hub.calls.push(Box::new(move || f(&ending))),
-                None => f(&ending),
-            },
+        if !self.is_finished() {
+            return self.packet.join().link(Box::new(f));
+        }
+        let ending = self.packet.join().ending();
+        match Hub::current() {
+            Some(hub) => hub.call_soon(Box::new(move || f(&ending))),
+            None => f(&ending),
         }
     }
 
@@ -312,38 +339,39 @@ impl<T> Greenlet<T> {
     where
         T: 'static,
     {
-        let join = Rc::clone(&self.join);
-        join.watch(Watcher::Link(Box::new(move |_| f(self))));
+        let packet = Rc::clone(&self.packet);
+        packet.join().link(Box::new(move |_| f(self)));
     }
 
-    /// Calls `waker` when the greenlet has ended, in place of the one set before.
-    pub(crate) fn set_waker(&self, waker: &Waker) {
-        let mut watchers = self.join.watchers.borrow_mut();
-        let old = watchers.iter().position(|w| matches!(w, Watcher::Waker(_)));
-        let old = old.map(|place| watchers.swap_remove(place));
-        watchers.push(Watcher::Waker(waker.clone()));
-        drop(watchers);
-        drop(old);
+    /// Calls `wake` on the greenlet's own stack when it has ended, in place of what was set before.
+    /// It must not park.
+    pub(crate) fn on_finish(&self, wake: Option<Box<dyn FnOnce()>>) {
+        self.packet.join().waiter.set(wake.map_or(Waiter::None, Waiter::Call));
+    }
+
+    /// The result of a greenlet that has ended. No cancellation point.
+    pub(crate) fn take_result(self) -> Result<T, JoinError> {
+        self.packet.join().take().expect("a greenlet that has ended has left its result")
     }
 
     /// Whether it has ended.
     pub fn is_finished(&self) -> bool {
-        self.join.is_finished()
+        self.packet.join().is_finished()
     }
 
     /// Its number: unique in its reactor, and never reused there.
     pub fn id(&self) -> u64 {
-        self.join.id
+        self.packet.join().id
     }
 
     /// The name that its [`Builder`](crate::Builder) gave it.
     pub fn name(&self) -> Option<&str> {
-        self.join.name.as_deref()
+        self.packet.join().name.as_deref()
     }
 
     /// Where it was spawned.
     pub fn birth(&self) -> &'static Location<'static> {
-        self.join.birth
+        self.packet.join().birth
     }
 }
 
@@ -353,7 +381,7 @@ impl<T> fmt::Debug for Greenlet<T> {
             .field("id", &self.id())
             .field("name", &self.name())
             .field("birth", &format_args!("{}", self.birth()))
-            .field("ended", &*self.join.ending.borrow())
+            .field("finished", &self.is_finished())
             .finish()
     }
 }
@@ -368,9 +396,22 @@ impl JoinError {
             return JoinError::Killed(Killed(()));
         }
         let message = unwind::message_of(&*payload);
-        let note = note.filter(|note| note.message == message || note.message == "(not a string)");
+        let note = note.filter(|note| note.is_of(&message));
         let (place, backtrace) = note.map_or((None, None), |n| (n.place, n.backtrace));
-        JoinError::Panicked(Panic { payload, message, place, backtrace })
+        JoinError::Panicked(Panic(Box::new(PanicParts { payload, message, place, backtrace })))
+    }
+
+    /// Goes on with a panic in the greenlet `ctl`, which takes over what the hook noted of it.
+    pub(super) fn rethrow(self, ctl: Ctl) -> ! {
+        match self {
+            JoinError::Killed(_) => unwind::raise(ctl, unwind::Payload::Kill),
+            JoinError::Panicked(Panic(parts)) => {
+                let PanicParts { payload, message, place, backtrace } = *parts;
+                let note = PanicNote { message, place, backtrace, printed: false };
+                ctl.rare(|rare| rare.panic = Some(Box::new(note)));
+                unwind::rethrow(Some(ctl), payload)
+            }
+        }
     }
 
     /// The error of a child whose panic was given to its scope before anybody joined it.
@@ -400,7 +441,7 @@ impl JoinError {
     pub fn try_into_panic(self) -> Result<Box<dyn Any + Send>, JoinError> {
         match self {
             JoinError::Killed(_) => Err(self),
-            JoinError::Panicked(panic) => Ok(panic.payload),
+            JoinError::Panicked(panic) => Ok(panic.0.payload),
         }
     }
 }
@@ -419,33 +460,36 @@ impl std::error::Error for JoinError {}
 impl Panic {
     /// The panic's message.
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 
     /// Where it panicked, as `file:line:column`, if this crate's panic hook saw it.
     pub fn place(&self) -> Option<&str> {
-        self.place.as_deref()
+        self.0.place.as_deref()
     }
 
     /// The backtrace of the panic; captured when `RUST_BACKTRACE` says so.
     pub fn backtrace(&self) -> Option<&Backtrace> {
-        self.backtrace.as_ref()
+        self.0.backtrace.as_ref()
     }
 
     /// Payload, place and backtrace, for a [`Failure`](crate::Failure).
     pub(crate) fn into_parts(self) -> (Box<dyn Any + Send>, Option<String>, Option<Backtrace>) {
-        (self.payload, self.place, self.backtrace)
+        {
+            let PanicParts { payload, place, backtrace, .. } = *self.0;
+            (payload, place, backtrace)
+        }
     }
 }
 
 impl fmt::Display for Panic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "panicked")?;
-        if let Some(place) = &self.place {
+        if let Some(place) = self.place() {
             write!(f, " at {place}")?;
         }
-        write!(f, ": {}", self.message)?;
-        match &self.backtrace {
+        write!(f, ": {}", self.message())?;
+        match self.backtrace() {
             Some(trace) if trace.status() == std::backtrace::BacktraceStatus::Captured => {
                 write!(f, "\n{trace}")
             }
@@ -457,8 +501,8 @@ impl fmt::Display for Panic {
 impl fmt::Debug for Panic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Panic")
-            .field("message", &self.message)
-            .field("place", &self.place)
+            .field("message", &self.message())
+            .field("place", &self.place())
             .finish_non_exhaustive()
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! Floor 4, debug builds only. Uses: glibc's backtrace(3), std's symbolised one. Used by: `park`.
 //!
-//! See SOUND-11 in `ARCHITECTURE.md`: inside the initialiser of a `thread_local!`, and inside guards
-//! that set a thread-local and restore it, a suspension breaks the nesting on which such code
-//! relies. The lint walks the backtrace of each distinct place of parking once, and warns if one of
-//! these frames is on it.
+//! See SOUND-11 in `ARCHITECTURE.md`: inside the initialiser of a `thread_local!`, and inside
+//! guards that set a thread-local and restore it, a suspension breaks the nesting on which such
+//! code relies. The lint walks the backtrace of each distinct place of parking once, and warns if
+//! one of these frames is on it.
 
 #![expect(unsafe_code, reason = "backtrace(3) fills a buffer")]
 //! # Safety

@@ -6,13 +6,13 @@
 //! # Contract
 //!
 //! Greenlets of one hub run one at a time, on one thread, and change only in calls of this crate:
-//! between two suspensions nothing else runs. The loop in [`run`] resumes those that are ready,
+//! between two suspensions nothing else runs. The loop in `run.rs` resumes those that are ready,
 //! first come first served, then turns the reactor:
 //!
 //! 1. Resume what is ready, at most `BATCH` greenlets.
 //! 2. See that somebody runs what the reactor wants to be called (`calls`).
 //! 3. Those that only yielded come next. They wait for a poll, but not for one each: after
-//!    `POLL_EVERY` resumes the reactor is polled without sleeping.
+//!    `POLL_EVERY` resumes, or 50 us, the reactor is polled without sleeping.
 //! 4. Nothing is ready: sleep in the reactor until something is. If nothing can ever be and main is
 //!    waiting, main unwinds with `WouldBlockForever`.
 //!
@@ -68,7 +68,7 @@ pub(crate) use calls::Message;
 
 use self::{
     calls::Calls,
-    control::{Ctl, State},
+    control::{Ctl, State, Table},
     park::Wake,
     queue::RunQueue,
 };
@@ -81,9 +81,18 @@ use crate::{
 /// Greenlets resumed before the loop looks up. Bounds how long a due timer waits behind wakes.
 const BATCH: u32 = 256;
 
-/// Resumes between two polls while greenlets do nothing but yield. A poll costs as much as twenty
-/// yields; spread over 64 it adds two nanoseconds to each.
-const POLL_EVERY: u32 = 64;
+/// Resumes between two polls while greenlets do nothing but yield. A poll costs as much as forty
+/// yields; spread over 256 it adds one nanosecond to each.
+const POLL_EVERY: u32 = 256;
+
+/// Time between two polls while greenlets do nothing but yield, if their slices are long.
+const POLL_AFTER_NS: u64 = 50_000;
+
+/// Resumes after which their pace is first measured.
+const PACE_AFTER: u32 = 8;
+
+/// How long idle stacks keep their memory after a burst, and the pause between two trims.
+const TRIM_INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Operations that may succeed without parking before a greenlet must let the others run.
 const SLICE_OPERATIONS: u32 = 128;
@@ -119,14 +128,10 @@ pub(crate) struct Hub {
     fate: run::Fate,
     /// Resumes since the last poll.
     unpolled: Cell<u32>,
-}
-
-/// Live greenlets by slot; a free slot is reused.
-#[derive(Default)]
-struct Table {
-    slots: Vec<Option<Ctl>>,
-    free: Vec<u32>,
-    live: usize,
+    /// Whether a timer is set to trim idle stacks.
+    trimming: Cell<bool>,
+    /// At how many of them the clock is to be read.
+    pace: Cell<u32>,
 }
 
 impl Hub {
@@ -146,6 +151,8 @@ impl Hub {
             slice: Cell::new(0),
             fate: run::Fate::default(),
             unpolled: Cell::new(0),
+            trimming: Cell::new(false),
+            pace: Cell::new(PACE_AFTER),
         })
     }
 
@@ -169,22 +176,23 @@ impl Hub {
     /// The live greenlet in this slot of the table.
     #[inline]
     fn at(&self, slot: u32) -> Option<Ctl> {
-        *self.table.borrow().slots.get(slot as usize)?
+        self.table.borrow().at(slot)
     }
 
     /// The live greenlet with this slot and number.
     fn find(&self, slot: u32, id: u64) -> Option<Ctl> {
-        self.at(slot).filter(|ctl| ctl.label.id == id)
+        self.at(slot).filter(|ctl| ctl.id() == id)
     }
 
     /// How many greenlets are alive.
+    #[inline]
     fn live(&self) -> usize {
-        self.table.borrow().live
+        self.table.borrow().live()
     }
 
     /// All live greenlets.
     fn all(&self) -> Vec<Ctl> {
-        self.table.borrow().slots.iter().filter_map(|ctl| *ctl).collect()
+        self.table.borrow().all()
     }
 
     /// Enters a greenlet until it suspends or ends.
@@ -195,8 +203,12 @@ impl Hub {
         ctl.state.set(State::Running);
         self.slice.set(SLICE_OPERATIONS);
         self.current.set(Some(ctl));
+        if ctl.is_fresh() {
+            let stack = self.pools.borrow_mut()[usize::from(ctl.pool())].take();
+            ctl.begin(stack);
+        }
         // SAFETY: we are the hub, on its own stack (`current` was None: HUB-3); the greenlet came
-        // from a run queue, so it is new or suspended.
+        // from a run queue, so it is suspended, and it has begun.
         let ended = unsafe { ctl.resume() };
         self.current.set(None);
         if ended {
@@ -207,17 +219,26 @@ impl Hub {
     /// Removes a greenlet that has ended, and recycles its stack.
     #[expect(unsafe_code, reason = "ends the control block")]
     fn reap(&self, ctl: Ctl) {
-        let (slot, pool) = (ctl.slot, ctl.pool);
-        {
-            let mut table = self.table.borrow_mut();
-            table.slots[slot as usize] = None;
-            table.free.push(slot);
-            table.live -= 1;
-        }
-        // SAFETY: it has ended; it was running, so no queue has it, and the table, which had the
-        // last copy that anybody can get at, has just forgotten it.
-        let stack = unsafe { ctl.destroy() };
+        // SAFETY: it has ended; it was running, so no queue has it, and this is called once.
+        let (stack, pool) = unsafe { ctl.reap() };
+        self.table.borrow_mut().release(ctl);
         self.pools.borrow_mut()[usize::from(pool)].put(stack);
+    }
+
+    /// Gives the memory of idle stacks back, a little at a time, until few enough keep it.
+    fn trim(&self) {
+        self.trimming.set(false);
+        self.pools.borrow_mut().iter_mut().for_each(StackPool::trim);
+        self.trim_later();
+    }
+
+    /// Sees that idle stacks are trimmed if there are many. Called before the hub sleeps.
+    fn trim_later(&self) {
+        if !self.trimming.get() && self.pools.borrow().iter().any(StackPool::is_fat) {
+            self.trimming.set(true);
+            let deadline = self.reactor.now().saturating_add(TRIM_INTERVAL);
+            self.reactor.add_timer(deadline, Wake::Trim);
+        }
     }
 
     /// Forbids parking until the guard is dropped.
@@ -243,21 +264,6 @@ impl Hub {
     }
 }
 
-impl Table {
-    /// A free slot, to be filled by `fill`.
-    fn reserve(&mut self) -> u32 {
-        self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 greenlets")
-        })
-    }
-
-    fn fill(&mut self, slot: u32, ctl: Ctl) {
-        self.slots[slot as usize] = Some(ctl);
-        self.live += 1;
-    }
-}
-
 /// What the reactor speaks to.
 impl Sink<Wake, Message> for Hub {
     fn wake(&self, wake: Wake) {
@@ -267,7 +273,7 @@ impl Sink<Wake, Message> for Hub {
     fn message(&self, message: Message) {
         match message {
             Message::Wake(wake) => Hub::wake(self, wake),
-            Message::Call(call) => self.calls.push(call),
+            Message::Call(call) => self.call_if_running(call),
             Message::Stop => self.stop(),
         }
     }

@@ -46,14 +46,16 @@ pub(crate) enum WaitOn {
     Readable(i32),
     /// A descriptor to become writable.
     Writable(i32),
-    /// The end of the greenlet with this number.
-    Join(u64),
+    /// Nothing any more: its timer has fired.
+    Elapsed,
+    /// The end of the greenlet in this slot.
+    Join(u32),
     /// `wait_for_deferred`.
     Deferred,
     /// `wait_for_future`.
     Future,
     /// The children of a scope.
-    Scope(usize),
+    Scope(u32),
     /// An answer of an OS thread.
     Offload,
 }
@@ -66,7 +68,8 @@ impl fmt::Display for WaitOn {
             WaitOn::Sleep => write!(f, "a timer (sleep)"),
             WaitOn::Readable(fd) => write!(f, "descriptor {fd} to become readable"),
             WaitOn::Writable(fd) => write!(f, "descriptor {fd} to become writable"),
-            WaitOn::Join(id) => write!(f, "the end of greenlet #{id}"),
+            WaitOn::Elapsed => write!(f, "nothing (its time is over)"),
+            WaitOn::Join(slot) => write!(f, "the end of the greenlet in slot {slot}"),
             WaitOn::Deferred => write!(f, "a Deferred to fire"),
             WaitOn::Future => write!(f, "a future to be ready"),
             WaitOn::Scope(count) => write!(f, "{count} child(ren) of its scope"),
@@ -107,7 +110,11 @@ pub(crate) enum Wake {
         /// Its number.
         id: u64,
     },
-    /// The time for an orderly shutdown is over.
+    /// Idle stacks may have kept their memory for long enough.
+    Trim,
+    /// Half of the time for an orderly shutdown is over.
+    ShutdownHalfOver,
+    /// All of it is.
     ShutdownOver,
 }
 
@@ -118,6 +125,10 @@ pub(crate) enum Mode {
     Fallible,
     /// It has no way to say so, and keeps waiting.
     Infallible,
+    /// It never unwinds: a kill or timeout that would unwind ends the wait, and stays pending.
+    Noticing,
+    /// It never unwinds and never fails: it waits until it is woken.
+    Uninterruptible,
 }
 
 /// Why a wait ended without being woken.
@@ -153,12 +164,12 @@ impl fmt::Display for CannotPark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             CannotPark::OutsideRun => {
-                "blocking call outside a reactor: no greenloop reactor runs on this thread; call it \
-                 inside greenloop::run"
+                "blocking call outside a reactor: no greenloop reactor runs on this thread; call \
+                 it inside greenloop::run"
             }
             CannotPark::HubStack => {
-                "blocking call on the hub's own stack (in a Waker, or in a Drop that the hub runs): \
-                 it would stop every greenlet of this thread; spawn a greenlet to do it"
+                "blocking call on the hub's own stack (in a Waker, or in a Drop that the hub \
+                 runs): it would stop every greenlet of this thread; spawn a greenlet to do it"
             }
             CannotPark::NoPark => {
                 "blocking call where suspension is forbidden (in a panic hook); spawn a greenlet \
@@ -220,6 +231,7 @@ impl<'h> Wait<'h> {
     ///
     /// A kill, and the end of a `timeout` around the call, unwind from here. A wake that was given
     /// already wins over both.
+    #[inline(always)]
     pub(crate) fn park(&self, deadline: Deadline, mode: Mode) -> Result<(), Interrupt> {
         let (hub, ctl) = (self.hub, self.ctl);
         loop {
@@ -227,16 +239,21 @@ impl<'h> Wait<'h> {
                 return Ok(());
             }
             hub.interrupts(ctl, mode)?;
-            #[cfg(debug_assertions)]
-            super::lint::walk();
-            let until = deadline.min(ctl.frames_deadline.get());
+            let until = match ctl.frames_deadline.get() {
+                // It has passed and cannot unwind now: it must not end every wait at once.
+                passed if passed <= hub.reactor.now() => deadline,
+                _ if mode == Mode::Uninterruptible => deadline,
+                earliest => deadline.min(earliest),
+            };
             let timer = (!until.is_never()).then(|| {
                 hub.reactor.add_timer(until, Wake::Timer { slot: ctl.slot, ticket: self.ticket })
             });
             ctl.waits_on.set(self.on);
             ctl.since.set(hub.reactor.now());
             hub.switch_out(ctl, State::Parked);
-            if let Some(key) = timer {
+            if let Some(key) = timer
+                && ctl.waits_on.get() != WaitOn::Elapsed
+            {
                 hub.reactor.cancel_timer(key);
             }
             if !self.is_woken() && deadline <= hub.reactor.now() {
@@ -274,9 +291,16 @@ impl Hub {
     }
 
     /// Leaves the current greenlet for the hub; returns when the hub resumes it.
+    ///
+    /// Inlined, as are the functions that call it, up to the user's: the processor predicts a
+    /// return by the calls it has seen, and those of the frames that a switch skips are not there.
+    /// Each frame between the switch and the user's code costs a misprediction a park.
+    #[inline(always)]
     #[expect(unsafe_code, reason = "the one suspension point of the crate (PARK-1)")]
     pub(super) fn switch_out(&self, ctl: Ctl, state: State) {
         debug_assert_eq!(self.current.get(), Some(ctl));
+        #[cfg(debug_assertions)]
+        super::lint::walk();
         ctl.state.set(state);
         let unwinding = self.is_unwinding(ctl);
         if unwinding {
@@ -286,11 +310,29 @@ impl Hub {
         // `may_park`), so this runs on its own stack.
         unsafe { ctl.suspend() };
         if unwinding {
-            self.unwinders.set(self.unwinders.get() - 1);
+            self.unwinders.set(self.unwinders.get().saturating_sub(1));
+        }
+    }
+
+    /// Called by the loop between two greenlets, while some are thought to be parked in the midst
+    /// of an unwind: if std says that nobody is unwinding, all that was not known is known again,
+    /// and kills that were held back for want of it are not any more.
+    #[cold]
+    pub(super) fn look_again(&self) {
+        if std::thread::panicking() {
+            return;
+        }
+        self.unwinders.set(0);
+        for ctl in self.all() {
+            ctl.unwinding.set(false);
+            if self.is_interrupted(ctl) {
+                self.make_ready(ctl);
+            }
         }
     }
 
     /// Goes to the back of the queue, behind a poll.
+    #[inline(always)]
     pub(super) fn requeue(&self, ctl: Ctl) {
         self.yielded.push(ctl);
         self.switch_out(ctl, State::Ready);
@@ -301,7 +343,7 @@ impl Hub {
     ///
     /// Unwinds if there is one and SOUND-7 allows it. Otherwise a fallible call gets the error, an
     /// infallible one `Ok`, and the kill stays pending.
-    #[inline]
+    #[inline(always)]
     pub(super) fn interrupts(&self, ctl: Ctl, mode: Mode) -> Result<(), Interrupt> {
         if self.is_interrupted(ctl) { self.interrupt(ctl, mode) } else { Ok(()) }
     }
@@ -309,7 +351,14 @@ impl Hub {
     #[cold]
     fn interrupt(&self, ctl: Ctl, mode: Mode) -> Result<(), Interrupt> {
         let unwinding = self.is_unwinding(ctl);
-        let free = !unwinding && ctl.shields.get() == 0 && !cfg!(panic = "abort");
+        let free = !unwinding && !ctl.shielded.get() && !cfg!(panic = "abort");
+        match mode {
+            Mode::Uninterruptible => return Ok(()),
+            // What is pending is in force here, and not held back by a shield or an unwind.
+            Mode::Noticing if free => return Err(Interrupt::Killed),
+            Mode::Noticing => return Ok(()),
+            Mode::Fallible | Mode::Infallible => {}
+        }
         match ctl.kill.get() {
             Kill::None => {}
             Kill::Raised if unwinding => return Ok(()),
@@ -349,6 +398,7 @@ impl Hub {
     }
 
     /// Whether a kill or an elapsed timeout waits to be noticed.
+    #[inline]
     pub(super) fn is_interrupted(&self, ctl: Ctl) -> bool {
         ctl.kill.get() != Kill::None || ctl.frames_deadline.get() <= self.reactor.now()
     }
@@ -356,9 +406,10 @@ impl Hub {
     /// Whether the current greenlet is unwinding.
     ///
     /// std counts panics per thread, and greenlets share theirs. When no other greenlet is parked
-    /// in the midst of an unwind, the thread's answer is exactly this greenlet's. Otherwise we go by
-    /// what was last known: our own raises and the panic hook keep it. (What is missed then is a
+    /// in the midst of an unwind, the thread's answer is exactly this greenlet's. Otherwise we go
+    /// by what was last known: our own raises and the panic hook keep it. (What is missed then is a
     /// `resume_unwind` of the user's own during which a `Drop` parks and is killed: Rust aborts.)
+    #[inline]
     pub(super) fn is_unwinding(&self, ctl: Ctl) -> bool {
         if self.unwinders.get() == 0 {
             ctl.unwinding.set(std::thread::panicking());
@@ -376,22 +427,34 @@ impl Hub {
             }
             Wake::Timer { slot, ticket } => {
                 let Some(ctl) = self.at(slot).filter(|c| c.ticket.get() == ticket) else { return };
-                self.make_ready(ctl);
+                self.make_ready_because(ctl, WaitOn::Elapsed);
             }
             Wake::Start { slot, id } => {
-                let Some(ctl) = self.at(slot).filter(|c| c.label.id == id) else { return };
+                let Some(ctl) = self.at(slot).filter(|c| c.id() == id) else { return };
                 self.start_delayed(ctl);
             }
-            Wake::Call { slot, id } => self.calls.fire_delayed(slot, id),
+            Wake::Call { slot, id } => {
+                if let Some(call) = self.calls.fire_delayed(slot, id) {
+                    self.call_if_running(call);
+                }
+            }
+            Wake::Trim => self.trim(),
+            Wake::ShutdownHalfOver => self.insist(),
             Wake::ShutdownOver => self.give_up(),
         }
     }
 
     /// Puts a parked greenlet into the run queue. One that is not parked is left alone.
+    #[inline]
     pub(super) fn make_ready(&self, ctl: Ctl) {
+        self.make_ready_because(ctl, WaitOn::Nothing);
+    }
+
+    #[inline]
+    fn make_ready_because(&self, ctl: Ctl, ended: WaitOn) {
         if ctl.state.get() == State::Parked {
             ctl.state.set(State::Ready);
-            ctl.waits_on.set(WaitOn::Nothing);
+            ctl.waits_on.set(ended);
             self.ready.push(ctl);
         }
     }

@@ -6,7 +6,8 @@ use std::{fmt, panic::Location, time::Duration};
 
 use super::{
     Hub,
-    control::{Role, State},
+    control::{Birth, Ctl, Kill, Role, State},
+    park::WaitOn,
 };
 
 /// One greenlet that is alive.
@@ -70,28 +71,39 @@ impl fmt::Display for Parked {
 }
 
 impl Hub {
+    fn say_waits_on(&self, ctl: Ctl) -> String {
+        match ctl.waits_on.get() {
+            WaitOn::Join(slot) => match self.at(slot) {
+                Some(other) => format!("the end of greenlet #{}", other.id()),
+                None => "the end of a greenlet".to_owned(),
+            },
+            other => other.to_string(),
+        }
+    }
+
     /// Every greenlet but the idle ones of our own.
     pub(super) fn report(&self) -> Report {
         let now = self.reactor.fresh_now();
         let mut all = self.all();
-        all.retain(|ctl| {
-            ctl.role != Role::Callback || ctl.waits_on.get() != super::park::WaitOn::Idle
-        });
-        all.sort_by_key(|ctl| (ctl.role != Role::Main, ctl.label.id));
-        let parked = all.iter().map(|ctl| Parked {
-            id: ctl.label.id,
-            name: ctl.name().map(str::to_owned),
-            waits_on: match ctl.state.get() {
-                State::Parked => ctl.waits_on.get().to_string(),
-                State::Delayed => "its delayed start".to_owned(),
-                State::Ready | State::Running => "nothing (ready to run)".to_owned(),
-            },
-            since: match ctl.state.get() {
-                State::Parked => now.duration_since(ctl.since.get()),
-                _ => Duration::ZERO,
-            },
-            birth: ctl.birth(),
-            killed: ctl.kill.get() != super::control::Kill::None,
+        all.retain(|ctl| ctl.waits_on.get() != WaitOn::Idle);
+        all.sort_by_key(|ctl| (ctl.birth().role != Role::Main, ctl.id()));
+        let parked = all.iter().map(|ctl| {
+            let Birth { id, name, place, .. } = ctl.birth();
+            let parked = ctl.state.get() == State::Parked;
+            Parked {
+                id,
+                name: name.map(str::to_owned),
+                waits_on: match ctl.state.get() {
+                    State::Parked => self.say_waits_on(*ctl),
+                    State::Delayed => "its delayed start".to_owned(),
+                    State::Ready | State::Running | State::Free => {
+                        "nothing (ready to run)".to_owned()
+                    }
+                },
+                since: if parked { now.duration_since(ctl.since.get()) } else { Duration::ZERO },
+                birth: place,
+                killed: ctl.kill.get() != Kill::None,
+            }
         });
         Report { parked: parked.collect() }
     }

@@ -28,9 +28,11 @@ use std::{
 };
 
 use super::{
-    BATCH, CURRENT, Hub, POLL_EVERY,
-    control::{Ctl, Kill, Role},
+    BATCH, CURRENT, Hub, PACE_AFTER, POLL_AFTER_NS, POLL_EVERY,
+    control::{Ctl, Kill, Role, State},
+    join::JoinError,
     park::Wake,
+    queue::Lookahead,
     report::Report,
     spawn::AbortOnUnwind,
     unwind,
@@ -44,8 +46,9 @@ use crate::{
 const SHUTDOWN_LIMIT_DEFAULT: Duration = Duration::from_secs(10);
 
 thread_local! {
-    /// Numbers that no run of this thread may draw again: of runs, greenlets and tickets.
-    static DRAWN: Cell<u64> = const { Cell::new(1) };
+    /// The first numbers that no run of this thread has drawn yet: of greenlets (runs share them)
+    /// and of tickets. Handles and wakers that outlive their run find nobody.
+    static UNDRAWN: Cell<(u64, u64)> = const { Cell::new((1, 1)) };
 }
 
 /// Why a run has no value.
@@ -111,12 +114,13 @@ impl Fate {
 /// Runs `f` as the main greenlet of a new reactor on this thread, and returns its value.
 ///
 /// Shape: `f` may borrow. When it has ended, every other greenlet is killed; `run` returns when all
-/// have ended. It may be called again afterwards, and on several threads at once: each has a reactor
-/// of its own.
+/// have ended. It may be called again afterwards, and on several threads at once: each has a
+/// reactor of its own.
 ///
-/// The first call in a process installs a handler for SIGSEGV and SIGBUS that names a greenlet whose
-/// stack overflows (and hands everything else to the handler that was there), and a panic hook that
-/// notes where greenlets panic (and calls the one that was there). No other signal is touched.
+/// The first call in a process installs a handler for SIGSEGV and SIGBUS that names a greenlet
+/// whose stack overflows (and hands everything else to the handler that was there), and a panic
+/// hook that notes where greenlets panic (and calls the one that was there). No other signal is
+/// touched.
 ///
 /// # Panics
 ///
@@ -124,9 +128,9 @@ impl Fate {
 /// one. When a reactor runs on this thread already.
 ///
 /// A greenlet that does not end within the shutdown deadline (10 seconds unless
-/// [`Reactor::set_shutdown_deadline`](crate::Reactor::set_shutdown_deadline) says otherwise), because
-/// it swallows its kill or waits for ever in a destructor, makes the process abort, with a list of
-/// who is left: it can neither be unwound nor be forgotten.
+/// [`Reactor::set_shutdown_deadline`](crate::Reactor::set_shutdown_deadline) says otherwise),
+/// because it swallows its kill or waits for ever in a destructor, makes the process abort, with a
+/// list of who is left: it can neither be unwound nor be forgotten.
 ///
 /// # Safety limits
 ///
@@ -186,7 +190,8 @@ pub fn try_run<T>(f: impl FnOnce() -> T) -> Result<T, RunError> {
     let clock: Box<dyn Clock> = Box::new(SystemClock::new());
     let hub = Hub::new(clock).map_err(RunError::Unavailable)?;
     let mut outcome: Option<Result<T, Box<dyn Any + Send>>> = None;
-    hub.drive(birth, || outcome = Some(unwind::catch(f))).map_err(RunError::Unavailable)?;
+    hub.drive(birth, || outcome = Some(unwind::catch(f).map_err(say_what_was_not_said)))
+        .map_err(RunError::Unavailable)?;
     match outcome.expect("main has ended") {
         Ok(value) => Ok(value),
         Err(payload) if unwind::is_kill(&*payload) => {
@@ -196,14 +201,29 @@ pub fn try_run<T>(f: impl FnOnce() -> T) -> Result<T, RunError> {
     }
 }
 
+/// A panic that ends main was printed when it happened, unless it came from another greenlet, by
+/// way of a scope, or was raised without the panic hook.
+fn say_what_was_not_said(payload: Box<dyn Any + Send>) -> Box<dyn Any + Send> {
+    if !unwind::is_kill(&*payload) {
+        let message = unwind::message_of(&*payload);
+        let note = unwind::here().and_then(unwind::take_note).filter(|note| note.is_of(&message));
+        if !note.as_ref().is_some_and(|note| note.printed) {
+            let error = JoinError::from_payload(payload, note);
+            crate::report::unhandled("the main greenlet", &error, &());
+            return error.try_into_panic().expect("it is not a kill");
+        }
+    }
+    payload
+}
+
 impl Hub {
     /// Enters `main` as the main greenlet and runs until no greenlet is left.
     #[expect(unsafe_code, reason = "main borrows from the caller of `run`")]
     fn drive(&self, birth: &'static Location<'static>, main: impl FnOnce()) -> io::Result<()> {
-        let drawn = DRAWN.get();
-        self.fate.run_id.set(drawn);
-        self.next_id.set(drawn.max(self.next_id.get()));
-        self.next_ticket.set(drawn.max(self.next_ticket.get()));
+        let (id, ticket) = UNDRAWN.get();
+        self.fate.run_id.set(id);
+        self.next_id.set(id);
+        self.next_ticket.set(ticket);
         CURRENT.set(self);
         // From here on an unwind would leave greenlets behind that borrow from our caller (RUN-2).
         let abort = AbortOnUnwind;
@@ -224,7 +244,7 @@ impl Hub {
             self.run_until_over();
         }
         CURRENT.set(std::ptr::null());
-        DRAWN.set(self.next_id.get().max(self.next_ticket.get()) + 1);
+        UNDRAWN.set((self.next_id.get(), self.next_ticket.get()));
         std::mem::forget(abort);
         spawned.map(drop)
     }
@@ -235,7 +255,10 @@ impl Hub {
         }
         self.fate.main.set(None);
         let limit = self.fate.shutdown_limit.get().unwrap_or(SHUTDOWN_LIMIT_DEFAULT);
-        let limit = self.reactor.add_timer(self.deadline_in(limit), Wake::ShutdownOver);
+        let timers = [
+            self.reactor.add_timer(self.deadline_in(limit / 2), Wake::ShutdownHalfOver),
+            self.reactor.add_timer(self.deadline_in(limit), Wake::ShutdownOver),
+        ];
         loop {
             for ctl in self.all() {
                 self.kill(ctl);
@@ -245,34 +268,35 @@ impl Hub {
             }
             self.reactor.close_inbox(self);
             // Dropping what was never called is user code too, and may spawn.
-            if !self.drop_calls() && self.live() == 0 {
+            if !self.calls.clear() && self.live() == 0 {
                 break;
             }
         }
-        self.reactor.cancel_timer(limit);
-    }
-
-    fn drop_calls(&self) -> bool {
-        let dropped = unwind::catch(|| self.calls.clear());
-        dropped.unwrap_or_else(|payload| {
-            let text = unwind::message_of(&*payload);
-            crate::report::unhandled("the destructor of a call that was not made", &text, &());
-            true
-        })
+        for timer in timers {
+            self.reactor.cancel_timer(timer);
+        }
     }
 
     /// Once around the loop: see the numbered steps in `hub/mod.rs`.
     fn pass(&self) {
+        let mut ahead = Lookahead::default();
         for _ in 0..BATCH {
             let Some(ctl) = self.ready.pop() else { break };
+            let fresh = ahead.follow(ctl);
+            if fresh > 0 {
+                self.pools.borrow()[0].prefetch(fresh);
+            }
             self.unpolled.set(self.unpolled.get() + 1);
             self.resume(ctl);
         }
+        if self.unwinders.get() > 0 {
+            self.look_again();
+        }
+        self.dispatch_calls();
         if self.fate.main_ended.get() && (self.fate.main.get().is_some() || self.live() == 0) {
             return; // The caller begins the shutdown, or ends it.
         }
-        self.dispatch_calls();
-        if self.ready.is_empty() && !self.yielded.is_empty() && self.unpolled.get() < POLL_EVERY {
+        if self.ready.is_empty() && !self.yielded.is_empty() && !self.is_poll_due() {
             self.ready.append(&self.yielded);
             return;
         }
@@ -280,7 +304,11 @@ impl Hub {
         if !busy && !self.can_be_woken() && self.condemn_main() {
             return;
         }
+        if !busy {
+            self.trim_later();
+        }
         self.unpolled.set(0);
+        self.pace.set(PACE_AFTER);
         if let Err(error) = self.reactor.turn(!busy, self) {
             // epoll_wait fails only for a bad descriptor or address: somebody closed what is ours.
             panic!("the reactor cannot poll: {error}");
@@ -288,9 +316,28 @@ impl Hub {
         self.ready.append(&self.yielded);
     }
 
+    /// Whether greenlets have only yielded for long enough that IO must be looked at again: after
+    /// `POLL_EVERY` resumes, or `POLL_AFTER`, if those were slow.
+    ///
+    /// The clock is read after `PACE_AFTER` resumes; their pace tells when it need be read next.
+    fn is_poll_due(&self) -> bool {
+        let unpolled = self.unpolled.get();
+        if unpolled < self.pace.get() {
+            return false;
+        }
+        let polled = self.reactor.now();
+        let elapsed = self.reactor.clock_now().duration_since(polled).as_nanos().max(1) as u64;
+        if unpolled >= POLL_EVERY || elapsed >= POLL_AFTER_NS {
+            return true;
+        }
+        let pace = u64::from(unpolled) * POLL_AFTER_NS / elapsed;
+        self.pace.set(pace.clamp(u64::from(unpolled) + 1, u64::from(POLL_EVERY)) as u32);
+        false
+    }
+
     /// Whether anything could still make a greenlet ready.
     fn can_be_woken(&self) -> bool {
-        self.reactor.timers_count() > 0
+        self.reactor.timers_count() > usize::from(self.trimming.get())
             || self.reactor.sources().waiting() > 0
             || self.inbox().has_handles()
     }
@@ -306,7 +353,7 @@ impl Hub {
         if !self.ready.is_empty() || self.can_be_woken() {
             return true;
         }
-        if main.kill.get() != Kill::None || main.shields.get() > 0 || cfg!(panic = "abort") {
+        if main.kill.get() != Kill::None || main.shielded.get() || cfg!(panic = "abort") {
             eprintln!(
                 "greenloop: the main greenlet waits for ever where nothing can unwind it (in a \
                  shield, or while it is unwinding); aborting. Parked:\n{}",
@@ -331,6 +378,17 @@ impl Hub {
     /// Whether main has ended: what is spawned now is born killed.
     pub(super) fn is_ending(&self) -> bool {
         self.fate.main_ended.get()
+    }
+
+    /// Half of the time for an orderly shutdown is over: whoever may be unwinding, so that its kill
+    /// was held back, is taken not to be. If it is, Rust aborts, as we would.
+    pub(super) fn insist(&self) {
+        for ctl in self.all() {
+            if ctl.kill.get() == Kill::Pending && ctl.state.get() == State::Parked {
+                ctl.unwinding.set(false);
+                self.make_ready(ctl);
+            }
+        }
     }
 
     /// The time for an orderly shutdown is over.

@@ -4,9 +4,9 @@
 //!
 //! # Invariants
 //!
-//! - `SCOPE-1` [`scope`] returns or unwinds only after every child has ended: the wait at its end is
-//!   infallible and shielded, and the body's own unwind is caught before it. Nothing that a child
-//!   borrows (`'env`, `'scope`) can end before that, because it outlives the call. (SOUND-5)
+//! - `SCOPE-1` [`scope`] returns or unwinds only after every child has ended: the wait at its end
+//!   neither unwinds nor gives up, and the body's own unwind is caught before it. Nothing that a
+//!   child borrows (`'env`, `'scope`) can end before that, because it outlives the call. (SOUND-5)
 //! - `SCOPE-2` A child counts as ended only after its closure, its result if nobody can take it,
 //!   and all their destructors are done.
 //!
@@ -33,7 +33,7 @@ use super::{
     join::{Greenlet, JoinError},
     park::{Mode, Wait, WaitOn, Wake},
     spawn::{Builder, GreenletRef},
-    timeout, unwind,
+    unwind,
 };
 use crate::time::Deadline;
 
@@ -52,8 +52,10 @@ struct State {
     children: RefCell<Vec<GreenletRef>>,
     /// Who waits for the last child.
     waiter: Cell<Option<Wake>>,
-    /// The first panic of a child that nobody joined.
-    panic: Cell<Option<Box<dyn Any + Send>>>,
+    /// The first panic of a child that nobody joined, and what the hook noted of it.
+    panic: Cell<Option<JoinError>>,
+    /// Whether the children were killed: then so are those that come.
+    killed: Cell<bool>,
 }
 
 /// The handle of a greenlet in a scope.
@@ -68,8 +70,8 @@ pub struct ScopedGreenlet<'scope, T> {
 ///
 /// Shape: the children end before `scope` returns, whatever happens:
 /// * `f` returns: `scope` waits for the children.
-/// * `f` panics, or is killed or timed out: the children are killed, `scope` waits for them, and the
-///   unwind goes on.
+/// * `f` panics, or is killed or timed out: the children are killed, `scope` waits for them, and
+///   the unwind goes on.
 /// * A child panics: its siblings are killed, and `scope` panics with the child's payload, unless
 ///   the child's handle is [joined](ScopedGreenlet::join).
 ///
@@ -79,8 +81,9 @@ pub struct ScopedGreenlet<'scope, T> {
 ///
 /// # Cancellation
 ///
-/// Cancellation point: never by itself. A kill or timeout that comes while it waits for its children
-/// kills them, and unwinds once they have ended. A child that swallows its kill holds it up.
+/// Cancellation point: never by itself. A kill or timeout that comes while it waits for its
+/// children kills them, and unwinds once they have ended. A child that swallows its kill holds it
+/// up.
 ///
 /// # Examples
 ///
@@ -121,42 +124,76 @@ where
     if result.is_err() {
         scope.state.kill_all();
     }
-    scope.state.wait(hub, ctl);
-    match result {
-        Err(payload) => unwind::rethrow(Some(ctl), payload),
-        Ok(value) => match scope.state.panic.take() {
-            None => value,
-            Some(payload) => unwind::rethrow(Some(ctl), payload),
-        },
+    let interrupted = scope.state.wait(hub, ctl);
+    let panic = scope.state.panic.take();
+    match (result, panic) {
+        (Err(payload), panic) => {
+            if let Some(panic) = panic {
+                report(&panic);
+            }
+            unwind::rethrow(Some(ctl), payload)
+        }
+        (Ok(_), Some(panic)) => panic.rethrow(ctl),
+        (Ok(value), None) => {
+            if interrupted {
+                hub.checkpoint(Mode::Infallible);
+            }
+            value
+        }
     }
+}
+
+/// Reports the panic of a child that can reach nobody, because another one does.
+fn report(panic: &JoinError) {
+    crate::report::unhandled("a greenlet of a scope", panic, &());
 }
 
 impl State {
     fn kill_all(&self) {
+        self.killed.set(true);
         for child in self.children.borrow().iter() {
             child.kill();
         }
     }
 
-    /// Waits for every child, whatever comes (`SCOPE-1`).
-    fn wait(&self, hub: &'static Hub, ctl: super::control::Ctl) {
-        let mut told = false;
+    /// Waits for every child, whatever comes (`SCOPE-1`). Returns whether a kill or timeout came,
+    /// which is still to unwind.
+    fn wait(&self, hub: &'static Hub, ctl: super::control::Ctl) -> bool {
+        let mut mode = Mode::Noticing;
         while self.running.get() > 0 {
-            if !told && hub.is_interrupted(ctl) {
-                told = true;
-                self.kill_all();
-            }
-            let wait = Wait::begin(hub, WaitOn::Scope(self.running.get()));
+            let wait = Wait::begin(hub, WaitOn::Scope(self.running.get() as u32));
             let wait = wait.expect("a scope began on a greenlet that can park");
             self.waiter.set(Some(wait.wake()));
-            // An interrupt ends the first wait, so that the children can be killed. It is not
-            // lost: shielded, it stays pending until the scope is left.
-            let (until, mode) = match told {
-                false => (ctl.frames_deadline.get(), Mode::Fallible),
-                true => (Deadline::NEVER, Mode::Infallible),
-            };
-            let _ = timeout::shield(|| wait.park(until, mode));
+            let parked = wait.park(Deadline::NEVER, mode);
             self.waiter.set(None);
+            if parked.is_err() {
+                mode = Mode::Uninterruptible;
+                self.kill_all();
+            }
+        }
+        debug_assert_eq!(hub.may_park(), Ok(ctl));
+        mode == Mode::Uninterruptible
+    }
+
+    fn child_panicked(
+        &self,
+        payload: Box<dyn Any + Send>,
+        joined: &Cell<bool>,
+        out: &Cell<Option<JoinError>>,
+    ) {
+        let note = unwind::here().and_then(unwind::take_note);
+        let panic = JoinError::from_payload(payload, note);
+        if joined.get() {
+            out.set(Some(panic));
+            return;
+        }
+        self.kill_all();
+        match self.panic.take() {
+            None => self.panic.set(Some(panic)),
+            Some(first) => {
+                self.panic.set(Some(first));
+                report(&panic);
+            }
         }
     }
 }
@@ -227,26 +264,12 @@ impl<'scope> Scope<'scope, '_> {
         // leaked with it, unread. `ended` is dropped after all of them (SCOPE-2).
         let spawned = unsafe { builder.spawn_unchecked(Location::caller(), body, ended) };
         let greenlet = spawned?;
-        self.state.children.borrow_mut().push(greenlet.as_ref());
-        Ok(ScopedGreenlet { greenlet, panic, joined, scope: PhantomData })
-    }
-}
-
-impl State {
-    fn child_panicked(
-        &self,
-        payload: Box<dyn Any + Send>,
-        joined: &Cell<bool>,
-        out: &Cell<Option<JoinError>>,
-    ) {
-        if joined.get() {
-            let note = unwind::here().and_then(|ctl| ctl.panic.take());
-            out.set(Some(JoinError::from_payload(payload, note)));
-            return;
+        let child = greenlet.as_ref();
+        if self.state.killed.get() {
+            child.kill();
         }
-        self.kill_all();
-        let first = self.panic.take().unwrap_or(payload);
-        self.panic.set(Some(first));
+        self.state.children.borrow_mut().push(child);
+        Ok(ScopedGreenlet { greenlet, panic, joined, scope: PhantomData })
     }
 }
 

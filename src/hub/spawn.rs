@@ -2,12 +2,12 @@
 //!
 //! Floor 4. Uses: `control`, `join`. Used by: users, `scope`, `calls`, `run`.
 
-use std::{any::Any, fmt, io, panic::Location, rc::Rc, time::Duration};
+use std::{any::Any, cell::Cell, fmt, io, panic::Location, rc::Rc, time::Duration};
 
 use super::{
     Hub,
-    control::{Ctl, Kill, Role, State},
-    join::{Greenlet, Join, JoinError},
+    control::{Birth, Body, Ctl, Kill, Role, State},
+    join::{Greenlet, Join, JoinError, Joinable},
     park::{CannotPark, Wake},
     unwind,
 };
@@ -34,8 +34,8 @@ use crate::coro::StackPool;
 /// Greenlets share their thread's thread-locals. A greenlet must not call a blocking function of
 /// this crate from inside the initialiser of a `thread_local!`, or from inside a guard that sets a
 /// thread-local and restores it later (`scoped-tls`, `better_scoped_tls`, `fluid-let`): such code
-/// relies on calls of one thread being nested, and greenlets interleave. Every runtime with stackful
-/// coroutines has this hole. A debug build warns of it when it sees it.
+/// relies on calls of one thread being nested, and greenlets interleave. Every runtime with
+/// stackful coroutines has this hole. A debug build warns of it when it sees it.
 ///
 /// # Examples
 ///
@@ -58,6 +58,16 @@ where
     T: 'static,
 {
     Builder::new().spawn(f).unwrap_or_else(|error| panic!("greenloop::spawn: {error}"))
+}
+
+/// As [`spawn`], on behalf of somebody who called at `place`.
+pub(super) fn spawn_at<F, T>(place: &'static Location<'static>, f: F) -> Greenlet<T>
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
+    let spawned = Builder::new().spawn_at(place, f);
+    spawned.unwrap_or_else(|error| panic!("greenloop::spawn: {error}"))
 }
 
 /// Spawns a greenlet that starts after `delay`. Killed before that, it never runs.
@@ -137,10 +147,18 @@ impl Builder {
         F: FnOnce() -> T + 'static,
         T: 'static,
     {
+        self.spawn_at(Location::caller(), f)
+    }
+
+    fn spawn_at<F, T>(self, place: &'static Location<'static>, f: F) -> io::Result<Greenlet<T>>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
         let hub = Hub::current().ok_or(CannotPark::OutsideRun)?;
-        let greenlet = hub.create(self, Role::User, Location::caller(), f)?;
-        hub.ready.push(greenlet.1);
-        Ok(greenlet.0)
+        let (greenlet, ctl) = hub.create(self, place, f)?;
+        hub.ready.push(ctl);
+        Ok(greenlet)
     }
 
     /// Spawns `f` to start after `delay`, as [`spawn_later`].
@@ -155,12 +173,13 @@ impl Builder {
         T: 'static,
     {
         let hub = Hub::current().ok_or(CannotPark::OutsideRun)?;
-        let (greenlet, ctl) = hub.create(self, Role::User, Location::caller(), f)?;
+        let (greenlet, ctl) = hub.create(self, Location::caller(), f)?;
         ctl.state.set(State::Delayed);
         let deadline = hub.deadline_in(delay);
         if !deadline.is_never() {
-            let start = Wake::Start { slot: ctl.slot, id: ctl.label.id };
-            hub.reactor.add_timer(deadline, start);
+            let start = Wake::Start { slot: ctl.slot, id: ctl.id() };
+            let key = hub.reactor.add_timer(deadline, start);
+            ctl.rare(|rare| rare.start = Some(key));
         }
         if ctl.kill.get() != Kill::None {
             hub.start_delayed(ctl); // The reactor is shutting down: it was born killed.
@@ -186,7 +205,7 @@ impl Builder {
     {
         let hub = Hub::current().ok_or(CannotPark::OutsideRun)?;
         // SAFETY: passed on.
-        let spawned = unsafe { hub.create_unchecked(self, Role::User, birth, f, last, |_| None) };
+        let spawned = unsafe { hub.create_unchecked(self, birth, f, last, |_| None) };
         let (greenlet, ctl) = spawned?;
         hub.ready.push(ctl);
         Ok(greenlet)
@@ -198,8 +217,7 @@ impl Hub {
     fn create<F, T>(
         &self,
         builder: Builder,
-        role: Role,
-        birth: &'static Location<'static>,
+        place: &'static Location<'static>,
         f: F,
     ) -> io::Result<(Greenlet<T>, Ctl)>
     where
@@ -207,7 +225,7 @@ impl Hub {
         T: 'static,
     {
         // SAFETY: `F` and `T` are 'static.
-        unsafe { self.create_unchecked(builder, role, birth, f, (), unjoined_error::<T>) }
+        unsafe { self.create_unchecked(builder, place, f, (), unjoined_error::<T>) }
     }
 
     /// Makes a greenlet that is in no queue yet.
@@ -219,8 +237,7 @@ impl Hub {
     unsafe fn create_unchecked<F, T, L>(
         &self,
         builder: Builder,
-        role: Role,
-        birth: &'static Location<'static>,
+        place: &'static Location<'static>,
         f: F,
         last: L,
         describe: fn(&T) -> Option<String>,
@@ -228,30 +245,22 @@ impl Hub {
     where
         F: FnOnce() -> T,
     {
-        let (id, slot) = self.reserve();
-        let name = builder.name;
-        let join = Join::new(id, slot, birth, name, describe);
-        let shared = Rc::clone(&join);
-        let body = move |ctl: Ctl| {
-            let result = run_body(ctl, f);
-            // Dropping the body's share may report, and so may what the result drops: still on the
-            // greenlet's own stack, where both may block.
-            let hub = Hub::current().expect("a greenlet runs on a hub");
-            shared.finish(hub, result);
-            drop(shared);
-            drop(last);
+        let (ctl, pool) = self.reserve(builder.stack_size)?;
+        let join = Join::new(self.draw_id(), ctl.slot, place, builder.name, pool, describe);
+        let packet = Rc::new(Packet { join, work: Cell::new(Some((f, last))) });
+        let body: Rc<dyn Body + '_> = Rc::clone(&packet) as _;
+        // SAFETY: the caller vouches that all the body borrows outlives the greenlet.
+        ctl.occupy(unsafe { forget_lifetime(body) });
+        if self.is_ending() {
+            ctl.kill.set(Kill::Pending);
+        }
+        let packet: Rc<dyn Joinable<T> + '_> = packet;
+        // SAFETY: a type's lifetime bound is all that changes; the caller keeps the handle within
+        // what `F` borrows, and of `F` nothing is left in the packet once the greenlet has ended.
+        let packet = unsafe {
+            std::mem::transmute::<Rc<dyn Joinable<T> + '_>, Rc<dyn Joinable<T> + 'static>>(packet)
         };
-        let name = join.name.as_deref();
-        // SAFETY: the caller vouches for what `body` borrows. It does not unwind: `run_body`
-        // catches, and the rest aborts if it panics (`AbortOnUnwind`).
-        let ctl = unsafe {
-            self.install(builder.stack_size, birth, name, (id, slot, role), |ctl| {
-                let abort = AbortOnUnwind;
-                body(ctl);
-                std::mem::forget(abort);
-            })
-        }?;
-        Ok((Greenlet { join }, ctl))
+        Ok((Greenlet { packet }, ctl))
     }
 
     /// Spawns the main greenlet or a callback greenlet: no handle, no result.
@@ -264,60 +273,42 @@ impl Hub {
         &self,
         role: Role,
         name: &'static str,
-        birth: &'static Location<'static>,
+        place: &'static Location<'static>,
         body: impl FnOnce(Ctl),
     ) -> io::Result<Ctl> {
-        let (id, slot) = self.reserve();
+        let (ctl, pool) = self.reserve(None)?;
+        let birth = Birth { id: self.draw_id(), role, place, name: Some(name), pool };
+        let body: Rc<dyn Body + '_> = Rc::new(Bare { birth, work: Cell::new(Some(body)) });
         // SAFETY: passed on.
-        let ctl = unsafe { self.install(None, birth, Some(name), (id, slot, role), body) }?;
+        ctl.occupy(unsafe { forget_lifetime(body) });
+        if self.is_ending() {
+            ctl.kill.set(Kill::Pending); // What it calls now must not hold up the end.
+        }
         self.ready.push(ctl);
         Ok(ctl)
     }
 
-    fn reserve(&self) -> (u64, u32) {
-        let id = self.next_id.get();
-        self.next_id.set(id + 1);
-        (id, self.table.borrow_mut().reserve())
+    /// A free block, and the promise of a stack from a pool.
+    #[inline]
+    fn reserve(&self, stack_size: Option<usize>) -> io::Result<(Ctl, u16)> {
+        let mut pools = self.pools.borrow_mut();
+        let pool = stack_size.map_or(0, |bytes| pool_of(&mut pools, bytes));
+        pools[usize::from(pool)].promise()?;
+        Ok((self.table.borrow_mut().reserve(), pool))
     }
 
-    /// Takes a stack, puts the greenlet on it and enters it in the table.
-    ///
-    /// # Safety
-    ///
-    /// As [`spawn_bare`](Self::spawn_bare); `name` must live until the body has ended.
-    #[expect(unsafe_code, reason = "the closure's lifetime ends here")]
-    unsafe fn install(
-        &self,
-        stack_size: Option<usize>,
-        birth: &'static Location<'static>,
-        name: Option<&str>,
-        (id, slot, role): (u64, u32, Role),
-        body: impl FnOnce(Ctl),
-    ) -> io::Result<Ctl> {
-        let taken = {
-            let mut pools = self.pools.borrow_mut();
-            let pool = stack_size.map_or(0, |bytes| pool_of(&mut pools, bytes));
-            pools[usize::from(pool)].take().map(|stack| (stack, pool))
-        };
-        let (stack, pool) = match taken {
-            Ok(taken) => taken,
-            Err(error) => {
-                self.table.borrow_mut().free.push(slot);
-                return Err(error);
-            }
-        };
-        // SAFETY: passed on.
-        let ctl = unsafe { Ctl::create(stack, birth, name, (id, slot, pool, role), body) };
-        if self.is_ending() && role == Role::User {
-            ctl.kill.set(Kill::Pending);
-        }
-        self.table.borrow_mut().fill(slot, ctl);
-        Ok(ctl)
+    pub(super) fn draw_id(&self) -> u64 {
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        id
     }
 
     /// Puts a greenlet that was spawned for later into the run queue, once.
     pub(super) fn start_delayed(&self, ctl: Ctl) {
         if ctl.state.get() == State::Delayed {
+            if let Some(key) = ctl.rare(|rare| rare.start.take()) {
+                self.reactor.cancel_timer(key);
+            }
             ctl.state.set(State::Ready);
             self.ready.push(ctl);
         }
@@ -331,7 +322,7 @@ impl Hub {
         match ctl.state.get() {
             State::Parked => self.make_ready(ctl),
             State::Delayed => self.start_delayed(ctl),
-            State::Ready | State::Running => {}
+            State::Ready | State::Running | State::Free => {}
         }
     }
 }
@@ -347,24 +338,89 @@ fn pool_of(pools: &mut Vec<StackPool>, bytes: usize) -> u16 {
     u16::try_from(place).expect("fewer than 2^16 stack sizes")
 }
 
+/// What a greenlet runs, and what it shares with its handle, in one allocation.
+struct Packet<F, T, L> {
+    join: Join<T>,
+    /// Taken when the greenlet first runs; the second part is dropped when all else is gone.
+    work: Cell<Option<(F, L)>>,
+}
+
+impl<F: FnOnce() -> T, T, L> Body for Packet<F, T, L> {
+    fn run(self: Rc<Self>, ctl: Ctl) {
+        let abort = AbortOnUnwind;
+        let (f, last) = self.work.take().expect("a body runs once");
+        let result = run_body(ctl, f);
+        // Dropping our share may report, and so may what the result drops: still on the
+        // greenlet's own stack, where both may block.
+        let hub = Hub::current().expect("a greenlet runs on a hub");
+        let ended = unwind::catch(move || {
+            self.join.finish(hub, result);
+            drop(self);
+        });
+        if let Err(payload) = ended
+            && !unwind::is_kill(&*payload)
+        {
+            let error = JoinError::from_payload(payload, unwind::take_note(ctl));
+            crate::report::unhandled("the destructor of a greenlet's result", &error, &());
+        }
+        drop(last);
+        std::mem::forget(abort);
+    }
+
+    fn birth(&self) -> Birth<'_> {
+        let Join { id, birth, pool, .. } = self.join;
+        Birth { id, role: Role::User, place: birth, name: self.join.name.as_deref(), pool }
+    }
+}
+
+impl<F, T, L> Joinable<T> for Packet<F, T, L> {
+    fn join(&self) -> &Join<T> {
+        &self.join
+    }
+}
+
+/// A body without a handle.
+struct Bare<F> {
+    birth: Birth<'static>,
+    work: Cell<Option<F>>,
+}
+
+impl<F: FnOnce(Ctl)> Body for Bare<F> {
+    fn run(self: Rc<Self>, ctl: Ctl) {
+        let work = self.work.take().expect("a body runs once");
+        work(ctl);
+    }
+
+    fn birth(&self) -> Birth<'_> {
+        self.birth
+    }
+}
+
+/// Lets a body be kept without the lifetime of what it borrows.
+///
+/// # Safety
+///
+/// Whatever it borrows must outlive the greenlet that runs it.
+#[expect(unsafe_code, reason = "a lifetime is forgotten")]
+unsafe fn forget_lifetime<'a>(body: Rc<dyn Body + 'a>) -> Rc<dyn Body> {
+    // SAFETY: only the lifetime bound of the type changes; the caller vouches for it.
+    unsafe { std::mem::transmute::<Rc<dyn Body + 'a>, Rc<dyn Body + 'static>>(body) }
+}
+
 /// Runs the user's closure, unless it was killed before it started, and catches what it raises.
 fn run_body<F: FnOnce() -> T, T>(ctl: Ctl, f: F) -> Result<T, JoinError> {
     let killed = ctl.kill.get() != Kill::None;
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
         if killed {
+            // By an unwind, so that what it captured is dropped as it would be later.
+            let _captured = f;
             ctl.kill.set(Kill::Raised);
-            drop(f);
-            None
-        } else {
-            Some(f())
+            unwind::raise(ctl, unwind::Payload::Kill);
         }
+        f()
     }));
     ctl.unwinding.set(false);
-    match caught {
-        Ok(Some(value)) => Ok(value),
-        Ok(None) => Err(JoinError::Killed(super::Killed(()))),
-        Err(payload) => Err(JoinError::from_payload(payload, ctl.panic.take())),
-    }
+    caught.map_err(|payload| JoinError::from_payload(payload, unwind::take_note(ctl)))
 }
 
 /// Ends the process if a greenlet's root unwinds: nothing below could catch it.
@@ -436,15 +492,15 @@ pub fn current() -> GreenletRef {
         Some(None) => panic!("greenloop::current: {}", CannotPark::HubStack),
         None => panic!("greenloop::current: {}", CannotPark::OutsideRun),
     };
-    let name = ctl.name().map(Rc::from);
-    GreenletRef { id: ctl.label.id, slot: ctl.slot, name, birth: ctl.birth() }
+    let Birth { id, name, place, .. } = ctl.birth();
+    GreenletRef { id, slot: ctl.slot, name: name.map(Rc::from), birth: place }
 }
 
 impl<T> Greenlet<T> {
     /// The greenlet without its result: a reference that may be cloned.
     pub fn as_ref(&self) -> GreenletRef {
-        let Join { id, slot, birth, .. } = *self.join;
-        GreenletRef { id, slot, name: self.join.name.clone(), birth }
+        let Join { id, slot, birth, .. } = *self.packet.join();
+        GreenletRef { id, slot, name: self.packet.join().name.clone(), birth }
     }
 }
 
@@ -497,7 +553,7 @@ pub(super) fn run_call(ctl: Ctl, call: Box<dyn FnOnce()>) {
     if let Err(payload) = unwind::catch(call)
         && !unwind::is_kill(&*payload)
     {
-        let error = JoinError::from_payload(payload, ctl.panic.take());
+        let error = JoinError::from_payload(payload, unwind::take_note(ctl));
         crate::report::unhandled("a function that the reactor called", &error, &());
     }
 }

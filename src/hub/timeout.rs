@@ -58,7 +58,7 @@ impl Error for Elapsed {}
 
 /// The hub and the current greenlet, for calls that cannot fail.
 #[track_caller]
-#[inline]
+#[inline(always)]
 fn here(name: &str) -> (&'static Hub, Ctl) {
     #[cold]
     #[track_caller]
@@ -85,6 +85,7 @@ fn here(name: &str) -> (&'static Hub, Ctl) {
 /// # Source
 ///
 /// gevent `sleep(0)`; [`std::thread::yield_now`].
+#[inline(always)]
 #[track_caller]
 pub fn yield_now() {
     let (hub, ctl) = here("yield_now");
@@ -95,9 +96,8 @@ pub fn yield_now() {
 
 /// Parks the current greenlet for `duration`.
 ///
-/// Units: it never wakes early. It may wake late by a 64th of `duration`, at most by about a
-/// millisecond, so that near deadlines share a wakeup, and by what the other greenlets take. Zero
-/// yields.
+/// Units: it never wakes early. It may wake late by about 0.1 ms, because near deadlines share a
+/// wakeup, and by what the other greenlets take. Zero yields.
 ///
 /// # Panics
 ///
@@ -110,6 +110,7 @@ pub fn yield_now() {
 /// # Source
 ///
 /// gevent `sleep`; [`std::thread::sleep`].
+#[inline]
 #[track_caller]
 pub fn sleep(duration: Duration) {
     if duration.is_zero() {
@@ -164,10 +165,10 @@ pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed> 
     let (hub, ctl) = here("timeout");
     let id = hub.next_ticket();
     let deadline = hub.deadline_in(limit);
-    ctl.frames.borrow_mut().push(Frame { deadline, id, raised: false });
+    ctl.rare(|rare| rare.frames.push(Frame { deadline, id, raised: false }));
     let outer = ctl.frames_deadline.replace(ctl.frames_deadline.get().min(deadline));
     let result = unwind::catch(f);
-    ctl.frames.borrow_mut().pop();
+    ctl.rare(|rare| rare.frames.pop());
     ctl.frames_deadline.set(outer);
     match result {
         Ok(value) => Ok(value),
@@ -179,9 +180,9 @@ pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed> 
 /// Runs `f` where neither a kill nor an outer timeout unwinds.
 ///
 /// Shape: a kill that comes meanwhile stays pending and unwinds at the first cancellation point
-/// after `f`. Until then, calls that can fail (reads, writes, `wait_for_deferred`) and would have to
-/// wait fail with [`Killed`]; those that cannot fail (`sleep`, `yield_now`, `wait_for_future`) go on
-/// waiting. Timeouts that begin inside `f` work as usual. Outside [`run`](crate::run) it just
+/// after `f`. Until then, calls that can fail (reads, writes, `wait_for_deferred`) and would have
+/// to wait fail with [`Killed`]; those that cannot fail (`sleep`, `yield_now`, `wait_for_future`)
+/// go on waiting. Timeouts that begin inside `f` work as usual. Outside [`run`](crate::run) it just
 /// calls `f`.
 ///
 /// A Rust function that C code calls must do its waiting inside `shield`: an unwind must not cross
@@ -198,22 +199,25 @@ pub fn shield<T>(f: impl FnOnce() -> T) -> T {
     let Some(ctl) = Hub::current().and_then(|hub| hub.current.get()) else { return f() };
     struct Restore {
         ctl: Ctl,
-        frames: u32,
+        shielded: bool,
+        frames: usize,
         deadline: Deadline,
     }
     impl Drop for Restore {
         fn drop(&mut self) {
-            self.ctl.shields.set(self.ctl.shields.get() - 1);
-            self.ctl.shielded_frames.set(self.frames);
-            self.ctl.frames_deadline.set(self.deadline);
+            self.ctl.shielded.set(self.shielded);
+            if !self.deadline.is_never() {
+                self.ctl.rare(|rare| rare.shielded_frames = self.frames);
+                self.ctl.frames_deadline.set(self.deadline);
+            }
         }
     }
-    let inside = ctl.frames.borrow().len() as u32;
-    let _restore = Restore {
-        ctl,
-        frames: ctl.shielded_frames.replace(inside),
-        deadline: ctl.frames_deadline.replace(Deadline::NEVER),
+    // Without a timeout around it (nearly always) there is nothing to hold back.
+    let deadline = ctl.frames_deadline.replace(Deadline::NEVER);
+    let frames = match deadline.is_never() {
+        true => 0,
+        false => ctl.rare(|rare| std::mem::replace(&mut rare.shielded_frames, rare.frames.len())),
     };
-    ctl.shields.set(ctl.shields.get() + 1);
+    let _restore = Restore { ctl, shielded: ctl.shielded.replace(true), frames, deadline };
     f()
 }

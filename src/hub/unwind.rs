@@ -47,10 +47,11 @@ pub(super) struct Frame {
 
 /// The outermost timeout that has elapsed and is not held back by a shield.
 pub(super) fn elapsed_frame(ctl: Ctl, now: Deadline) -> Option<(u64, bool)> {
-    let mut frames = ctl.frames.borrow_mut();
-    let visible = frames.iter_mut().skip(ctl.shielded_frames.get() as usize);
-    let frame = visible.into_iter().find(|frame| frame.deadline <= now)?;
-    Some((frame.id, std::mem::replace(&mut frame.raised, true)))
+    ctl.rare(|rare| {
+        let mut visible = rare.frames.iter_mut().skip(rare.shielded_frames);
+        let frame = visible.find(|frame| frame.deadline <= now)?;
+        Some((frame.id, std::mem::replace(&mut frame.raised, true)))
+    })
 }
 
 /// Begins to unwind the current greenlet with a payload of our own.
@@ -118,6 +119,23 @@ pub(super) struct PanicNote {
     pub(super) message: String,
     pub(super) place: Option<String>,
     pub(super) backtrace: Option<Backtrace>,
+    /// Whether it was printed when it happened.
+    pub(super) printed: bool,
+}
+
+/// What the hook notes for a payload that is not text.
+const NOT_TEXT: &str = "(a panic payload that is not a string)";
+
+impl PanicNote {
+    /// Whether it is of the panic with this message.
+    pub(super) fn is_of(&self, message: &str) -> bool {
+        self.message == message
+    }
+}
+
+/// What the hook noted of the last panic of this greenlet.
+pub(super) fn take_note(ctl: Ctl) -> Option<Box<PanicNote>> {
+    ctl.rare(|rare| rare.panic.take())
 }
 
 /// The text of a panic payload.
@@ -127,7 +145,7 @@ pub(super) fn message_of(payload: &(dyn Any + Send)) -> String {
     } else if let Some(text) = payload.downcast_ref::<String>() {
         text.clone()
     } else {
-        "(a panic payload that is not a string)".to_owned()
+        NOT_TEXT.to_owned()
     }
 }
 
@@ -138,7 +156,7 @@ pub(super) fn install_hook() {
         return; // std forbids it now; the next `run` does it.
     }
     INSTALL.call_once(|| {
-        Unwinds { is_kill, panic_details }.install();
+        Unwinds { is_kill, resume_kill, panic_details }.install();
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             let hub = Hub::current();
@@ -151,9 +169,21 @@ pub(super) fn install_hook() {
     });
 }
 
+/// Goes on with a kill that a Deferred's callback has stopped.
+///
+/// It was raised in this greenlet, which therefore was not unwinding; nor is it now, since the
+/// kill was caught. Only where no greenlet runs, std's word is all we have.
+fn resume_kill(kill: Box<dyn Any + Send>) {
+    match here() {
+        Some(ctl) => rethrow(Some(ctl), kill),
+        None if std::thread::panicking() => {}
+        None => rethrow(None, kill),
+    }
+}
+
 /// What the hook noted of the panic that was just caught: for the failures of callbacks.
 fn panic_details() -> PanicDetails {
-    let note = here().and_then(|ctl| ctl.panic.take());
+    let note = here().and_then(take_note);
     let Some(note) = note else { return PanicDetails::default() };
     let captured = note.backtrace.filter(|b| b.status() == BacktraceStatus::Captured);
     PanicDetails { place: note.place, backtrace: captured.map(|b| b.to_string()) }
@@ -162,11 +192,24 @@ fn panic_details() -> PanicDetails {
 /// Notes a panic of the current greenlet. Returns whether it need not be printed now.
 fn note(hub: Option<&Hub>, info: &PanicHookInfo<'_>) -> bool {
     let Some(ctl) = hub.and_then(|hub| hub.current.get()) else { return false };
-    let message = info.payload_as_str().map_or_else(|| "(not a string)".to_owned(), str::to_owned);
+    let message = info.payload_as_str().unwrap_or(NOT_TEXT).to_owned();
+    ctl.unwinding.set(true);
+    if CANNOT_UNWIND.iter().any(|text| message.starts_with(text)) {
+        // The process is about to be aborted, and nobody will join the panic that led to it.
+        if let Some(first) = take_note(ctl).filter(|note| !note.printed) {
+            let place = first.place.as_deref().unwrap_or("?");
+            eprintln!("greenlet #{} panicked at {place}: {}", ctl.id(), first.message);
+        }
+        return false;
+    }
+    let quiet = ctl.birth().role != Role::Main && !cfg!(panic = "abort");
     let backtrace = Some(Backtrace::capture());
     let place = info.location().map(ToString::to_string);
-    *ctl.panic.borrow_mut() = Some(Box::new(PanicNote { message, place, backtrace }));
-    // A second panic during an unwind ends the process: then the text must be seen.
-    let first = !ctl.unwinding.replace(true);
-    first && ctl.role != Role::Main && !cfg!(panic = "abort")
+    let note = PanicNote { message, place, backtrace, printed: !quiet };
+    ctl.rare(|rare| rare.panic = Some(Box::new(note)));
+    quiet
 }
+
+/// What std says when it aborts because a panic met a place that must not unwind.
+const CANNOT_UNWIND: [&str; 2] =
+    ["panic in a destructor during cleanup", "panic in a function that cannot unwind"];
