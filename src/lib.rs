@@ -1,12 +1,12 @@
-//! Blocking code, callbacks and futures on one reactor.
+#![doc = include_str!("../README.md")]
 
 // In reading order, from the lowest floor up: see ARCHITECTURE.md.
 mod bridge;
 mod coro;
 mod deferred;
-
+mod dns;
 mod hub;
-
+pub mod net;
 mod reactor;
 mod report;
 mod sys;

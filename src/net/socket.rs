@@ -1,0 +1,266 @@
+//! What all sockets share: a source, its two timeouts, its mode, how it is closed.
+//!
+//! Floor 6. Uses: `hub::io`. Used by: the types of `net`.
+
+use std::{
+    fmt, io,
+    net::{Shutdown, SocketAddr},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
+};
+
+use rustix::{
+    io::Errno,
+    net::{self, sockopt, sockopt::Timeout},
+};
+
+use crate::hub::io::{Direction, Moved, Source};
+
+/// The most that one call moves (`MAX_RW_COUNT` of the kernel, on 4 KiB pages): what is cut to this
+/// says nothing about readiness (`NET-2`).
+const MOVED_BYTES_MAX: usize = 0x7fff_f000;
+
+/// Buffers that one vectored call takes at most (`UIO_MAXIOV`); more are an error, so they are cut.
+pub(super) const BUFFERS_MAX: usize = 1024;
+
+/// A socket in non-blocking mode (`NET-1`).
+pub(super) struct Socket {
+    pub(super) source: Source,
+    /// Nanoseconds; 0 for none.
+    read_limit_ns: AtomicU64,
+    /// Nanoseconds; 0 for none.
+    write_limit_ns: AtomicU64,
+    /// Whether an operation that would park says `WouldBlock` instead.
+    nonblocking: AtomicBool,
+}
+
+impl Socket {
+    /// Takes over a descriptor that was made here, in non-blocking mode.
+    pub(super) fn new(fd: OwnedFd) -> Socket {
+        Socket::from_source(Source::new(fd))
+    }
+
+    /// Makes a socket for connections: in non-blocking mode, closed on exec.
+    pub(super) fn stream_for(address: &SocketAddr) -> io::Result<Socket> {
+        let family = match address {
+            SocketAddr::V4(_) => net::AddressFamily::INET,
+            SocketAddr::V6(_) => net::AddressFamily::INET6,
+        };
+        Ok(Socket::new(net::socket_with(family, net::SocketType::STREAM, FLAGS, None)?))
+    }
+
+    /// Takes over a descriptor from outside, with the timeouts that were set on it.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be put into non-blocking mode: it is no socket (`O_PATH`), or a filter of
+    /// system calls forbids it.
+    pub(super) fn adopt(fd: OwnedFd) -> Socket {
+        let source = Source::adopt(fd).unwrap_or_else(|error| {
+            panic!("greenloop::net: the descriptor cannot be made non-blocking: {error}")
+        });
+        let socket = Socket::from_source(source);
+        for (timeout, ns) in socket.limits() {
+            // An error: it is no socket. What is done with it later will say so.
+            let limit = sockopt::socket_timeout(&socket.source, timeout).unwrap_or(None);
+            ns.store(limit.map_or(0, nanos), Ordering::Relaxed);
+        }
+        socket
+    }
+
+    fn from_source(source: Source) -> Socket {
+        Socket {
+            source,
+            read_limit_ns: AtomicU64::new(0),
+            write_limit_ns: AtomicU64::new(0),
+            nonblocking: AtomicBool::new(false),
+        }
+    }
+
+    fn limits(&self) -> [(Timeout, &AtomicU64); 2] {
+        [(Timeout::Recv, &self.read_limit_ns), (Timeout::Send, &self.write_limit_ns)]
+    }
+
+    /// Another handle for the same open socket, with the same timeouts and mode.
+    pub(super) fn duplicate(&self) -> io::Result<Socket> {
+        let copy = Socket::from_source(self.source.duplicate()?);
+        for ((_, from), (_, to)) in self.limits().into_iter().zip(copy.limits()) {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        copy.set_nonblocking(self.is_nonblocking());
+        Ok(copy)
+    }
+
+    /// Gives the descriptor up, still in non-blocking mode.
+    pub(super) fn into_fd(self) -> OwnedFd {
+        self.source.into_fd()
+    }
+
+    /// Gives the descriptor up as std would have it: blocking, unless this handle was set to be
+    /// non-blocking; with its timeouts.
+    pub(super) fn into_std_fd(self) -> OwnedFd {
+        let nonblocking = self.is_nonblocking();
+        let limits = self.limits().map(|(timeout, ns)| (timeout, limit(ns)));
+        let fd = self.into_fd();
+        // These calls fail only for what is no socket, and std's own calls will say so.
+        for (timeout, limit) in limits {
+            if limit.is_some() {
+                let _ = sockopt::set_socket_timeout(&fd, timeout, limit);
+            }
+        }
+        let _ = rustix::io::ioctl_fionbio(&fd, nonblocking);
+        fd
+    }
+
+    /// Does `operation`, which takes something in, waiting as often as it would block.
+    #[inline(always)]
+    pub(super) fn receive<T>(
+        &self,
+        operation: impl FnMut(BorrowedFd<'_>) -> Result<(T, Moved), Errno>,
+    ) -> io::Result<T> {
+        let limit = self.limit_of(&self.read_limit_ns);
+        let result = self.source.operate(Direction::Read, limit, operation);
+        result.map_err(|error| self.explain(error))
+    }
+
+    /// Does `operation`, which gives something away, waiting as often as it would block.
+    #[inline(always)]
+    pub(super) fn send<T>(
+        &self,
+        operation: impl FnMut(BorrowedFd<'_>) -> Result<(T, Moved), Errno>,
+    ) -> io::Result<T> {
+        let limit = self.limit_of(&self.write_limit_ns);
+        let result = self.source.operate(Direction::Write, limit, operation);
+        result.map_err(|error| self.explain(error))
+    }
+
+    #[inline(always)]
+    fn limit_of(&self, ns: &AtomicU64) -> Option<Duration> {
+        if self.is_nonblocking() { Some(Duration::ZERO) } else { limit(ns) }
+    }
+
+    /// A socket that does not park has run into the limit of no time at all.
+    #[cold]
+    fn explain(&self, error: io::Error) -> io::Error {
+        if self.is_nonblocking() && is_elapsed(&error) { Errno::AGAIN.into() } else { error }
+    }
+
+    pub(super) fn read_timeout(&self) -> Option<Duration> {
+        limit(&self.read_limit_ns)
+    }
+
+    pub(super) fn write_timeout(&self) -> Option<Duration> {
+        limit(&self.write_limit_ns)
+    }
+
+    pub(super) fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+        set_limit(&self.read_limit_ns, limit)
+    }
+
+    pub(super) fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+        set_limit(&self.write_limit_ns, limit)
+    }
+
+    #[inline(always)]
+    pub(super) fn is_nonblocking(&self) -> bool {
+        self.nonblocking.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_nonblocking(&self, nonblocking: bool) {
+        self.nonblocking.store(nonblocking, Ordering::Relaxed);
+    }
+
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(net::getsockname(&self.source)?.try_into()?)
+    }
+
+    pub(super) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        Ok(net::getpeername(&self.source)?.ok_or(Errno::NOTCONN)?.try_into()?)
+    }
+
+    pub(super) fn ttl(&self) -> io::Result<u32> {
+        Ok(sockopt::ip_ttl(&self.source)?)
+    }
+
+    pub(super) fn set_ttl(&self, ttl: u32) -> io::Result<()> {
+        Ok(sockopt::set_ip_ttl(&self.source, ttl)?)
+    }
+
+    pub(super) fn take_error(&self) -> io::Result<Option<io::Error>> {
+        Ok(sockopt::socket_error(&self.source)?.err().map(io::Error::from))
+    }
+
+    pub(super) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        let how = match how {
+            Shutdown::Read => net::Shutdown::Read,
+            Shutdown::Write => net::Shutdown::Write,
+            Shutdown::Both => net::Shutdown::Both,
+        };
+        Ok(net::shutdown(&self.source, how)?)
+    }
+
+    /// Makes every operation fail from now on, here and on other threads, those that wait included.
+    pub(super) fn close(&self) {
+        self.source.close();
+        // Other hubs see the shutdown as an event and then find the source closed. An error means
+        // that the connection has ended already: then they have seen that.
+        let _ = net::shutdown(&self.source, net::Shutdown::Both);
+    }
+
+    /// Writes the fields that std's types show.
+    pub(super) fn describe(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct(name);
+        if let Ok(address) = self.local_addr() {
+            shown.field("addr", &address);
+        }
+        if let Ok(peer) = self.peer_addr() {
+            shown.field("peer", &peer);
+        }
+        shown.field("fd", &self.source.as_fd().as_raw_fd()).finish()
+    }
+}
+
+/// How descriptors are made: so that no other thread can leak one into a child, nor see it block.
+pub(super) const FLAGS: net::SocketFlags =
+    net::SocketFlags::CLOEXEC.union(net::SocketFlags::NONBLOCK);
+
+/// What a call that moved `n` of `asked` bytes says about readiness (`NET-2`).
+#[inline(always)]
+pub(super) fn moved(n: usize, asked: usize) -> (usize, Moved) {
+    let part = 0 < n && n < asked.min(MOVED_BYTES_MAX);
+    (n, if part { Moved::Part } else { Moved::All })
+}
+
+/// Whether a limit of ours has elapsed, not one of the kernel's (`ETIMEDOUT`).
+fn is_elapsed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none()
+}
+
+fn nanos(limit: Duration) -> u64 {
+    // 584 years are for ever enough.
+    limit.as_nanos().try_into().unwrap_or(u64::MAX)
+}
+
+#[inline(always)]
+fn limit(ns: &AtomicU64) -> Option<Duration> {
+    match ns.load(Ordering::Relaxed) {
+        0 => None,
+        ns => Some(Duration::from_nanos(ns)),
+    }
+}
+
+fn set_limit(ns: &AtomicU64, limit: Option<Duration>) -> io::Result<()> {
+    check_limit(limit)?;
+    ns.store(limit.map_or(0, nanos), Ordering::Relaxed);
+    Ok(())
+}
+
+/// Refuses a limit of no time at all, as std does.
+pub(super) fn check_limit(limit: Option<Duration>) -> io::Result<()> {
+    if limit == Some(Duration::ZERO) {
+        let text = "cannot set a 0 duration timeout";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    Ok(())
+}
