@@ -1,0 +1,235 @@
+//! What must not allocate: the operations that a server does a million times a second.
+//!
+//! A binary of its own, for its global allocator. It counts by thread: what the test harness does
+//! meanwhile is not ours. Every loop runs once to warm up: stacks, tables and lists may grow.
+
+#![expect(unsafe_code, reason = "a global allocator")]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    future::poll_fn,
+    io::{Read, Write, pipe},
+    os::{fd::AsFd, unix::net::UnixStream},
+    rc::Rc,
+    task::Poll,
+    time::Duration,
+};
+
+use greenloop::{
+    Deadline, Deferred, reactor, run, shield, sleep, spawn, timeout, wait_for_deferred,
+    wait_for_future, wait_readable, wait_writable, yield_now,
+};
+
+const SHORT: Duration = Duration::from_micros(50);
+const ROUNDS: u64 = 100;
+
+thread_local! {
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call is passed on to the system's allocator, which keeps the contract; counting
+// touches a thread-local without destructor, which never allocates.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let _ = COUNT.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let _ = COUNT.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: passed on.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: passed on.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn count() -> u64 {
+    COUNT.get()
+}
+
+/// How many allocations this thread makes in `ROUNDS` rounds of `f`, after a warm-up of as many.
+fn allocations_of(mut f: impl FnMut()) -> u64 {
+    let mut before = 0;
+    // One loop for both, so that the debug lint knows each backtrace when it counts.
+    for round in 0..2 * ROUNDS {
+        if round == ROUNDS {
+            before = count();
+        }
+        f();
+    }
+    count() - before
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations_of(|| drop(std::hint::black_box(Box::new(1)))), ROUNDS);
+    assert_eq!(allocations_of(|| ()), 0);
+}
+
+#[test]
+fn a_yield_allocates_nothing() {
+    run(|| {
+        let stop = Rc::new(Cell::new(false));
+        let seen = Rc::clone(&stop);
+        let other = spawn(move || {
+            while !seen.get() {
+                yield_now();
+            }
+        });
+        assert_eq!(allocations_of(yield_now), 0);
+        stop.set(true);
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_sleep_allocates_nothing() {
+    run(|| assert_eq!(allocations_of(|| sleep(SHORT)), 0));
+}
+
+#[test]
+fn a_timeout_and_a_shield_allocate_nothing() {
+    run(|| {
+        let limit = Duration::from_secs(3600);
+        assert_eq!(allocations_of(|| timeout(limit, || sleep(SHORT)).unwrap()), 0);
+        assert_eq!(allocations_of(|| shield(yield_now)), 0);
+    });
+}
+
+#[test]
+fn a_wait_for_a_descriptor_that_is_ready_allocates_nothing() {
+    run(|| {
+        let (reader, mut writer) = pipe().unwrap();
+        writer.write_all(b"x").unwrap();
+        let wait = || wait_readable(reader.as_fd(), Deadline::NEVER).unwrap();
+        assert_eq!(allocations_of(wait), 0);
+    });
+}
+
+#[test]
+fn a_wait_for_a_descriptor_that_parks_allocates_nothing() {
+    run(|| {
+        let (a, b) = UnixStream::pair().unwrap();
+        let echo = spawn(move || {
+            let mut byte = [0];
+            loop {
+                wait_readable(b.as_fd(), Deadline::NEVER).unwrap();
+                if (&b).read(&mut byte).unwrap() == 0 {
+                    return;
+                }
+                wait_writable(b.as_fd(), Deadline::NEVER).unwrap();
+                (&b).write_all(&byte).unwrap();
+            }
+        });
+        let mut byte = [0];
+        let rounds = allocations_of(|| {
+            (&a).write_all(b"x").unwrap();
+            let limit = reactor().now() + Duration::from_secs(3600);
+            wait_readable(a.as_fd(), limit).unwrap();
+            (&a).read_exact(&mut byte).unwrap();
+        });
+        assert_eq!(rounds, 0);
+        drop(a);
+        echo.join().unwrap();
+    });
+}
+
+#[test]
+fn a_poll_allocates_nothing_but_the_wait_for_a_future_once() {
+    run(|| {
+        let polls_of = |polls: u64| {
+            let mut left = polls;
+            move || {
+                wait_for_future(poll_fn(|cx| {
+                    cx.waker().wake_by_ref();
+                    left = left.checked_sub(1).unwrap_or(polls);
+                    if left == polls { Poll::Ready(()) } else { Poll::Pending }
+                }));
+            }
+        };
+        let (few, many) = (allocations_of(polls_of(1)), allocations_of(polls_of(50)));
+        assert_eq!(few, many, "it allocates for each poll");
+        assert_eq!(few, ROUNDS, "what the waiter and its wakers share");
+    });
+}
+
+/// A spawned greenlet costs its join state, and the list entry of whoever waits for it.
+#[test]
+fn a_spawn_and_join_allocates_twice_at_most() {
+    run(|| {
+        let allocations = allocations_of(|| spawn(|| ()).join().unwrap());
+        assert!(allocations <= 2 * ROUNDS, "{} each", allocations as f64 / ROUNDS as f64);
+    });
+}
+
+#[test]
+fn a_spawn_whose_greenlet_ends_before_it_is_joined_allocates_once() {
+    run(|| {
+        let allocations = allocations_of(|| {
+            let greenlet = spawn(|| ());
+            yield_now();
+            greenlet.join().unwrap();
+        });
+        assert!(allocations <= ROUNDS, "{} each", allocations as f64 / ROUNDS as f64);
+    });
+}
+
+/// The origin of the chain, the observer, the slot that it fills, and the call that fires it.
+#[test]
+fn a_wait_for_a_deferred_allocates_a_handful() {
+    run(|| {
+        assert_eq!(allocations_of(|| assert!(wait_for_deferred(Deferred::succeed(1)).is_ok())), 0);
+        let allocations = allocations_of(|| {
+            let (resolver, deferred) = Deferred::new();
+            reactor().call_when_running(move || resolver.callback(1));
+            wait_for_deferred(deferred).unwrap();
+        });
+        assert!(allocations <= 4 * ROUNDS, "{} each", allocations as f64 / ROUNDS as f64);
+    });
+}
+
+#[test]
+fn a_timer_that_is_moved_allocates_nothing() {
+    run(|| {
+        let hour = Duration::from_secs(3600);
+        let call = reactor().call_later(hour, || ());
+        assert_eq!(allocations_of(|| call.reset(hour).unwrap()), 0);
+        assert_eq!(allocations_of(|| call.delay(hour).unwrap()), 0);
+    });
+}
+
+#[test]
+fn an_echo_over_tcp_allocates_nothing() {
+    use greenloop::net::{TcpListener, TcpStream};
+    run(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let echo = spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut buf = [0; 64];
+            while let Ok(n @ 1..) = stream.read(&mut buf) {
+                stream.write_all(&buf[..n]).unwrap();
+            }
+        });
+        let mut stream = TcpStream::connect(address).unwrap();
+        let mut buf = [0; 64];
+        let rounds = allocations_of(|| {
+            stream.write_all(b"0123456789").unwrap();
+            stream.read_exact(&mut buf[..10]).unwrap();
+        });
+        assert_eq!(rounds, 0);
+        drop(stream);
+        echo.join().unwrap();
+    });
+}

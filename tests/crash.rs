@@ -1,0 +1,713 @@
+//! What ends the process, or would if it were wrong: each test re-executes this binary.
+//!
+//! A case runs in a child of its own, with an environment variable that names it; the parent looks
+//! at how the child ended and at what it wrote. A child that hangs is killed, and the test fails.
+
+#![expect(unsafe_code, reason = "threads that C starts, and a null pointer to be read")]
+
+use std::{
+    io::Read,
+    os::unix::process::ExitStatusExt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::{Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use greenloop::{
+    Builder, Deferred, RunError, reactor, run, scope, shield, sleep, spawn, timeout, try_run,
+    wait_for_deferred, yield_now,
+};
+
+const AGES: Duration = Duration::from_secs(3600);
+const MOMENT: Duration = Duration::from_millis(2);
+
+/// Names the case that a child is to run.
+const MARK: &str = "GREENLOOP_CRASH_CASE";
+
+/// How a child ended.
+#[derive(Debug)]
+struct Outcome {
+    status: ExitStatus,
+    stderr: String,
+}
+
+impl Outcome {
+    /// It aborted, and its last words have all of `texts`.
+    #[track_caller]
+    fn aborted_saying(&self, texts: &[&str]) {
+        assert_eq!(self.status.signal(), Some(libc::SIGABRT), "{self:#?}");
+        for text in texts {
+            assert!(self.stderr.contains(text), "no {text:?} in {}", self.stderr);
+        }
+    }
+
+    /// It came to the end of its case.
+    #[track_caller]
+    fn lived(&self) {
+        assert_eq!(self.status.code(), Some(0), "{self:#?}");
+    }
+}
+
+/// Runs `case` in a child process. `test` is the name of the calling test.
+fn outcome(test: &str, case: fn()) -> Outcome {
+    if std::env::var(MARK).is_ok_and(|mark| mark == test) {
+        case();
+        std::process::exit(0);
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture", "--include-ignored"])
+        .env(MARK, test)
+        .env("RUST_BACKTRACE", "0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pipe = child.stderr.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = pipe.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    });
+    let begin = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if begin.elapsed() > Duration::from_secs(60) {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("{test}: the child hangs; it wrote:\n{}", reader.join().unwrap());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    Outcome { status, stderr: reader.join().unwrap() }
+}
+
+/// Runs the case of this test in a child of its own.
+macro_rules! in_a_child {
+    ($test:ident, $case:expr) => {
+        outcome(stringify!($test), $case)
+    };
+}
+
+/// Uses up any stack.
+#[inline(never)]
+#[expect(unconditional_recursion, reason = "that is what it is for")]
+fn overflow(depth: usize) -> usize {
+    let pad = std::hint::black_box([depth; 16]);
+    overflow(depth + 1) + pad[0]
+}
+
+/// Calls `f` when it is dropped.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+// ---- stack overflow (SOUND-10) -----------------------------------------------------------------
+
+/// Peer list, item 7.
+#[test]
+fn overflow_of_a_named_greenlet_says_its_name_and_its_place_of_birth() {
+    const LINE: u32 = line!() + 4;
+    let out = in_a_child!(
+        overflow_of_a_named_greenlet_says_its_name_and_its_place_of_birth,
+        || run(|| {
+            let g = Builder::new().name("deep diver").spawn(|| overflow(0));
+            g.unwrap().join().unwrap();
+        })
+    );
+    let birth = format!("spawned at {}:{LINE}:", file!());
+    out.aborted_saying(&["'deep diver'", &birth, "has overflowed its stack of 192 KiB"]);
+}
+
+#[test]
+fn overflow_of_a_nameless_greenlet_with_a_large_stack_is_told() {
+    let out =
+        in_a_child!(overflow_of_a_nameless_greenlet_with_a_large_stack_is_told, || run(|| {
+            let big = Builder::new().stack_size((1 << 20) + (64 << 10));
+            big.spawn(|| overflow(0)).unwrap().join().unwrap();
+        }));
+    out.aborted_saying(&["greenlet #2, spawned at", "its stack of 1024 KiB"]);
+}
+
+#[test]
+fn overflow_of_main_is_told() {
+    let out = in_a_child!(overflow_of_main_is_told, || {
+        run(|| overflow(0));
+    });
+    out.aborted_saying(&["'main'", "has overflowed its stack"]);
+}
+
+#[test]
+fn overflow_of_an_os_thread_is_still_reported_by_std() {
+    let out = in_a_child!(overflow_of_an_os_thread_is_still_reported_by_std, || {
+        run(yield_now);
+        let os = std::thread::Builder::new().name("plain os thread".into());
+        let handle = os.spawn(|| {
+            run(|| spawn(yield_now).join().unwrap());
+            overflow(0)
+        });
+        handle.unwrap().join().unwrap();
+    });
+    out.aborted_saying(&["thread 'plain os thread'", "has overflowed its stack"]);
+    assert!(!out.stderr.contains("greenloop:"), "{}", out.stderr);
+}
+
+#[test]
+fn overflow_on_a_thread_that_c_started_is_told() {
+    extern "C" fn body(_: *mut libc::c_void) -> *mut libc::c_void {
+        run(|| {
+            let g = Builder::new().name("on a C thread").spawn(|| overflow(0));
+            g.unwrap().join().unwrap();
+        });
+        std::ptr::null_mut()
+    }
+    let out = in_a_child!(overflow_on_a_thread_that_c_started_is_told, || {
+        let mut thread = 0;
+        // SAFETY: `body` has the right signature and needs no argument; no attributes are asked
+        // for; `thread` is written before it is read.
+        let started = unsafe {
+            libc::pthread_create(&raw mut thread, std::ptr::null(), body, std::ptr::null_mut())
+        };
+        assert_eq!(started, 0);
+        // SAFETY: just created, and joined once.
+        unsafe { libc::pthread_join(thread, std::ptr::null_mut()) };
+    });
+    out.aborted_saying(&["'on a C thread'", "has overflowed its stack"]);
+}
+
+#[test]
+fn overflow_deep_in_a_destructor_of_a_killed_greenlet_is_told() {
+    let out =
+        in_a_child!(overflow_deep_in_a_destructor_of_a_killed_greenlet_is_told, || run(|| {
+            let g = Builder::new().name("dying").spawn(|| {
+                let _dive = OnDrop(|| {
+                    overflow(0);
+                });
+                sleep(AGES);
+            });
+            yield_now();
+            g.unwrap().kill();
+            yield_now();
+        }));
+    out.aborted_saying(&["'dying'", "has overflowed its stack"]);
+}
+
+#[test]
+fn a_fault_that_is_no_overflow_is_left_to_the_handler_before() {
+    let out =
+        in_a_child!(a_fault_that_is_no_overflow_is_left_to_the_handler_before, || run(|| {
+            let null = std::hint::black_box(std::ptr::null::<u8>());
+            // SAFETY: none: this is the fault that the test is about.
+            let _ = std::hint::black_box(unsafe { null.read_volatile() });
+        }));
+    assert_eq!(out.status.signal(), Some(libc::SIGSEGV), "{out:#?}");
+    assert!(!out.stderr.contains("overflowed"), "{out:#?}");
+}
+
+// ---- stacks and memory -------------------------------------------------------------------------
+
+#[test]
+fn without_address_space_spawn_is_an_io_error_and_the_rest_goes_on() {
+    let out = in_a_child!(without_address_space_spawn_is_an_io_error_and_the_rest_goes_on, || {
+        use rustix::process::{Resource, Rlimit, setrlimit};
+        run(|| {
+            let first = spawn(|| sleep(MOMENT));
+            yield_now();
+            let used = std::fs::read_to_string("/proc/self/statm").unwrap();
+            let pages: u64 = used.split(' ').next().unwrap().parse().unwrap();
+            let limit = pages * 4096 + (100 << 20);
+            setrlimit(Resource::As, Rlimit { current: Some(limit), maximum: None }).unwrap();
+            let mut kept = Vec::new();
+            let error = loop {
+                match Builder::new().spawn(|| sleep(10 * MOMENT)) {
+                    Ok(g) => kept.push(g),
+                    Err(error) => break error,
+                }
+                assert!(kept.len() < 100_000);
+            };
+            assert_eq!(error.kind(), std::io::ErrorKind::OutOfMemory);
+            assert!(
+                error.to_string().contains(&format!("{} are in use", kept.len() + 2)),
+                "{error}"
+            );
+            // `spawn` panics with the same text; a scope's error leaves it usable.
+            let caught = catch_unwind(|| spawn(|| ())).unwrap_err();
+            let text = caught.downcast_ref::<String>().unwrap();
+            assert!(text.contains("no stack for another greenlet"), "{text}");
+            let value = 5;
+            scope(|s| assert!(s.spawn_with(Builder::new(), || value).is_err()));
+            // A call that finds no stack is reported and made once there is one.
+            let (resolver, deferred) = Deferred::new();
+            reactor().call_when_running(move || resolver.callback(7));
+            yield_now();
+            for g in kept {
+                g.join().unwrap();
+            }
+            first.join().unwrap();
+            assert_eq!(wait_for_deferred(deferred).unwrap(), 7);
+            spawn(|| 1).join().unwrap();
+        });
+    });
+    out.lived();
+}
+
+/// Safe code must not be able to make a stack whose top lies outside of its mapping.
+#[test]
+fn a_stack_size_that_cannot_be_is_an_error() {
+    let out = in_a_child!(a_stack_size_that_cannot_be_is_an_error, || run(|| {
+        for size in [usize::MAX, usize::MAX - 4096, 1 << 63, 1 << 60, (1 << 58) + 4096, 1 << 46] {
+            let spawned = Builder::new().stack_size(size).spawn(|| ());
+            let error = spawned.err().unwrap_or_else(|| panic!("a stack of {size:#x} bytes"));
+            assert_eq!(error.kind(), std::io::ErrorKind::OutOfMemory, "{size:#x}: {error}");
+        }
+        assert_eq!(spawn(|| 1).join().unwrap(), 1);
+    }));
+    out.lived();
+}
+
+#[test]
+fn the_smallest_stack_is_enough_to_park_to_panic_and_to_be_killed() {
+    let out = in_a_child!(the_smallest_stack_is_enough_to_park_to_panic_and_to_be_killed, || {
+        run(|| {
+            let small = || Builder::new().stack_size(0);
+            let g = small().spawn(|| {
+                sleep(MOMENT);
+                spawn(|| 5).join().unwrap()
+            });
+            assert_eq!(g.unwrap().join().unwrap(), 5);
+            let g = small().spawn(|| {
+                sleep(MOMENT);
+                panic!("small {}", 1)
+            });
+            assert_eq!(g.unwrap().join().unwrap_err().panic().unwrap().message(), "small 1");
+            let g = small().spawn(|| {
+                let _slow = OnDrop(|| sleep(MOMENT));
+                timeout(MOMENT, || sleep(AGES)).unwrap_err();
+                sleep(AGES);
+            });
+            let g = g.unwrap();
+            sleep(3 * MOMENT);
+            g.kill();
+            assert!(g.join().unwrap_err().is_killed());
+            drop(small().spawn(|| panic!("reported")));
+            yield_now();
+        });
+    });
+    out.lived();
+    assert!(out.stderr.contains("reported"), "{out:#?}");
+}
+
+/// Where a guard takes a mapping, the limit is `vm.max_map_count`, and the error must say so.
+#[test]
+#[cfg(force_mprotect)]
+fn slow_about_32_000_stacks_are_the_limit_and_the_error_names_the_sysctl() {
+    let out =
+        in_a_child!(slow_about_32_000_stacks_are_the_limit_and_the_error_names_the_sysctl, || {
+            let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap();
+            let limit: usize = limit.trim().parse().unwrap();
+            if limit > 200_000 {
+                eprintln!("SKIPPED: vm.max_map_count is {limit} here");
+                return;
+            }
+            run(|| {
+                let mut kept = Vec::new();
+                let error = loop {
+                    match Builder::new().spawn(yield_now) {
+                        Ok(g) => kept.push(g),
+                        Err(error) => break error,
+                    }
+                };
+                assert_eq!(error.kind(), std::io::ErrorKind::OutOfMemory);
+                assert!(error.to_string().contains("vm.max_map_count"), "{error}");
+                let about = limit / 2;
+                assert!((about - 1000..=about).contains(&kept.len()), "{} stacks", kept.len());
+                for g in kept {
+                    g.join().unwrap();
+                }
+                spawn(|| ()).join().unwrap();
+            });
+        });
+    out.lived();
+}
+
+// ---- panics ------------------------------------------------------------------------------------
+
+#[test]
+fn a_panic_in_a_destructor_during_an_unwind_aborts_with_both_texts() {
+    let out = in_a_child!(a_panic_in_a_destructor_during_an_unwind_aborts_with_both_texts, || {
+        run(|| {
+            let g = spawn(|| {
+                let _second = OnDrop(|| panic!("the second one"));
+                panic!("the first one");
+            });
+            drop(g.join());
+        });
+    });
+    out.aborted_saying(&["the second one", "panic in a destructor during cleanup"]);
+}
+
+#[test]
+fn a_panic_in_a_destructor_during_a_kill_aborts_with_its_text() {
+    let out =
+        in_a_child!(a_panic_in_a_destructor_during_a_kill_aborts_with_its_text, || run(|| {
+            let g = spawn(|| {
+                let _second = OnDrop(|| panic!("in the cleanup"));
+                sleep(AGES);
+            });
+            yield_now();
+            g.kill();
+            yield_now();
+        }));
+    out.aborted_saying(&["in the cleanup"]);
+}
+
+#[test]
+fn a_panic_in_main_is_printed_once() {
+    let out = in_a_child!(a_panic_in_main_is_printed_once, || {
+        let ended = std::thread::spawn(|| run(|| panic!("in main"))).join();
+        assert!(ended.is_err());
+    });
+    out.lived();
+    assert_eq!(out.stderr.matches("in main").count(), 1, "{out:#?}");
+}
+
+#[test]
+fn an_unjoined_panic_is_written_to_standard_error_once_with_its_place() {
+    let out =
+        in_a_child!(an_unjoined_panic_is_written_to_standard_error_once_with_its_place, || {
+            run(|| {
+                drop(Builder::new().name("alone").spawn(|| panic!("nobody joins")));
+                yield_now();
+            });
+        });
+    out.lived();
+    assert_eq!(out.stderr.matches("nobody joins").count(), 1, "{out:#?}");
+    assert!(out.stderr.contains("'alone'") && out.stderr.contains("crash.rs:"), "{out:#?}");
+}
+
+/// The user of `scope` sees why the program ended: std's `thread::scope` prints it, too.
+#[test]
+fn a_panic_of_a_scoped_child_that_ends_the_run_is_printed() {
+    let out = in_a_child!(a_panic_of_a_scoped_child_that_ends_the_run_is_printed, || {
+        let ended = std::thread::spawn(|| {
+            run(|| scope(|s| drop(s.spawn(|| panic!("in the child")))));
+        });
+        assert!(ended.join().is_err());
+    });
+    out.lived();
+    assert_eq!(out.stderr.matches("in the child").count(), 1, "{out:#?}");
+}
+
+/// A panic that a greenlet catches itself is handled; one more must be treated alike.
+#[test]
+fn caught_panics_of_a_greenlet_are_all_printed_or_none() {
+    let out = in_a_child!(caught_panics_of_a_greenlet_are_all_printed_or_none, || {
+        run(|| {
+            spawn(|| {
+                for i in 0..3 {
+                    assert!(catch_unwind(|| panic!("handled #{i}")).is_err());
+                }
+            })
+            .join()
+            .unwrap();
+        });
+    });
+    out.lived();
+    let printed = out.stderr.matches("handled #").count();
+    assert!(printed == 0 || printed == 3, "{printed} of 3 were printed: {}", out.stderr);
+}
+
+#[test]
+fn a_panic_of_a_results_destructor_aborts_and_says_so() {
+    let out = in_a_child!(a_panic_of_a_results_destructor_aborts_and_says_so, || run(|| {
+        drop(spawn(|| OnDrop(|| panic!("in a result"))));
+        yield_now();
+    }));
+    out.aborted_saying(&["a destructor of a greenlet's result panicked"]);
+}
+
+// ---- kills and frames of C (SOUND-7) -----------------------------------------------------------
+
+extern "C" fn called_from_c(protected: bool) {
+    if protected {
+        shield(|| sleep(5 * MOMENT));
+    } else {
+        sleep(AGES);
+    }
+}
+
+#[test]
+fn a_kill_through_a_frame_of_c_aborts() {
+    let out = in_a_child!(a_kill_through_a_frame_of_c_aborts, || run(|| {
+        let g = spawn(|| called_from_c(false));
+        yield_now();
+        g.kill();
+        yield_now();
+    }));
+    out.aborted_saying(&["panic in a function that cannot unwind"]);
+}
+
+#[test]
+fn a_shielded_frame_of_c_is_left_in_order_and_the_kill_lands_after_it() {
+    let out =
+        in_a_child!(a_shielded_frame_of_c_is_left_in_order_and_the_kill_lands_after_it, || {
+            run(|| {
+                let g = spawn(|| {
+                    called_from_c(true);
+                    yield_now();
+                    unreachable!();
+                });
+                yield_now();
+                g.kill();
+                assert!(g.join().unwrap_err().is_killed());
+            });
+        });
+    out.lived();
+}
+
+/// Calls `f` inside of `depth` shields.
+fn shielded(depth: usize, f: &mut dyn FnMut()) {
+    if depth == 0 { f() } else { shield(|| shielded(depth - 1, f)) }
+}
+
+/// SOUND-5: a scope's children borrow, so nothing may leave it before they have ended: no overflow
+/// of a count of shields, in particular. (The children here borrow nothing: nothing dangles.)
+#[test]
+fn a_scope_inside_of_very_many_shields_is_left_only_after_its_children() {
+    let out = in_a_child!(
+        a_scope_inside_of_very_many_shields_is_left_only_after_its_children,
+        || run(|| {
+            use std::{cell::Cell, rc::Rc};
+            for depth in [1, 254, 255, 256, 257, 300, 65_534, 65_535, 65_536] {
+                let child_ended = Rc::new(Cell::new(false));
+                let seen = Rc::new(Cell::new(None));
+                let (ended, out) = (Rc::clone(&child_ended), Rc::clone(&seen));
+                let large = Builder::new().stack_size(256 << 20);
+                let g = large.spawn(move || {
+                    shielded(depth, &mut || {
+                        let (in_child, out, seen) = (Rc::clone(&ended), &out, Rc::clone(&ended));
+                        let _left = OnDrop(move || out.set(Some(seen.get())));
+                        scope(|s| {
+                            s.spawn(move || {
+                                let _ended = OnDrop(|| in_child.set(true));
+                                shield(|| sleep(5 * MOMENT));
+                            });
+                        });
+                    });
+                });
+                let g = g.unwrap();
+                yield_now();
+                yield_now();
+                g.kill();
+                let _ = g.join();
+                // `None`: that many shields were refused before the scope began.
+                let wanted: &[_] = if depth < 255 { &[Some(true)] } else { &[Some(true), None] };
+                assert!(
+                    wanted.contains(&seen.get()),
+                    "{depth} shields: the scope was left before its child ended"
+                );
+            }
+        })
+    );
+    out.lived();
+}
+
+// ---- the end of a run (SOUND-3) ----------------------------------------------------------------
+
+#[test]
+fn a_greenlet_that_swallows_its_kill_for_ever_makes_the_process_abort_and_is_named() {
+    let out = in_a_child!(
+        a_greenlet_that_swallows_its_kill_for_ever_makes_the_process_abort_and_is_named,
+        || run(|| {
+            reactor().set_shutdown_deadline(Duration::from_millis(50));
+            let stubborn = Builder::new().name("stubborn").spawn(|| {
+                loop {
+                    let _ = catch_unwind(|| sleep(AGES));
+                }
+            });
+            drop(stubborn);
+            drop(Builder::new().name("obedient").spawn(|| sleep(AGES)));
+            yield_now();
+        })
+    );
+    out.aborted_saying(&[
+        "shutdown deadline",
+        "'stubborn'",
+        "(killed)",
+        "spawned at tests/crash.rs",
+    ]);
+    assert!(!out.stderr.contains("'obedient'"), "{out:#?}");
+}
+
+#[test]
+fn a_destructor_that_blocks_for_ever_makes_the_process_abort_and_is_named() {
+    let out = in_a_child!(
+        a_destructor_that_blocks_for_ever_makes_the_process_abort_and_is_named,
+        || run(|| {
+            reactor().set_shutdown_deadline(Duration::from_millis(50));
+            let stuck = Builder::new().name("stuck").spawn(|| {
+                let _blocks = OnDrop(|| sleep(AGES));
+                sleep(AGES);
+            });
+            drop(stuck);
+            yield_now();
+        })
+    );
+    out.aborted_saying(&["shutdown deadline", "'stuck'", "a timer (sleep)"]);
+}
+
+#[test]
+fn a_shield_that_blocks_for_ever_makes_the_process_abort_and_is_named() {
+    let out = in_a_child!(
+        a_shield_that_blocks_for_ever_makes_the_process_abort_and_is_named,
+        || run(|| {
+            reactor().set_shutdown_deadline(Duration::from_millis(50));
+            drop(Builder::new().name("shielded").spawn(|| shield(|| sleep(AGES))));
+            yield_now();
+        })
+    );
+    out.aborted_saying(&["shutdown deadline", "'shielded'"]);
+}
+
+#[test]
+fn main_that_waits_for_ever_in_a_shield_aborts_with_a_list_and_does_not_hang() {
+    let out = in_a_child!(
+        main_that_waits_for_ever_in_a_shield_aborts_with_a_list_and_does_not_hang,
+        || {
+            let _ = try_run(|| {
+                drop(Builder::new().name("idler").spawn(|| {
+                    let (_resolver, never) = Deferred::<()>::new();
+                    drop(wait_for_deferred(never));
+                }));
+                shield(|| greenloop::wait_for_future(std::future::pending::<()>()))
+            });
+        }
+    );
+    out.aborted_saying(&["waits for ever", "'main'", "'idler'"]);
+}
+
+/// A scope's wait is shielded inside; main must still be told, by its unwind.
+#[test]
+fn main_whose_scoped_child_waits_for_ever_gets_the_report() {
+    let out = in_a_child!(main_whose_scoped_child_waits_for_ever_gets_the_report, || {
+        let ended = try_run(|| {
+            scope(|s| {
+                s.spawn(|| {
+                    let (_resolver, never) = Deferred::<()>::new();
+                    drop(wait_for_deferred(never));
+                });
+            });
+        });
+        assert!(matches!(ended, Err(RunError::WouldBlockForever(_))), "{ended:?}");
+    });
+    out.lived();
+}
+
+/// A link that blocks is a call like any other: the end of the run must end it.
+#[test]
+fn a_link_that_blocks_at_the_end_of_the_run_is_killed() {
+    let out = in_a_child!(a_link_that_blocks_at_the_end_of_the_run_is_killed, || run(|| {
+        reactor().set_shutdown_deadline(Duration::from_secs(1));
+        for _ in 0..3 {
+            let g = spawn(|| {
+                let _slow = OnDrop(|| sleep(10 * MOMENT));
+                sleep(AGES);
+            });
+            g.link(|_| sleep(AGES));
+            let quick = spawn(|| sleep(AGES));
+            quick.link(|_| sleep(AGES));
+        }
+        yield_now();
+    }));
+    out.lived();
+}
+
+/// What another greenlet's unwind hides must not make the end of the run hang.
+#[test]
+fn a_greenlet_that_caught_a_panic_ends_with_the_run_while_another_one_unwinds() {
+    let out = in_a_child!(
+        a_greenlet_that_caught_a_panic_ends_with_the_run_while_another_one_unwinds,
+        || run(|| {
+            reactor().set_shutdown_deadline(Duration::from_secs(4));
+            spawn(|| {
+                let _flush = OnDrop(|| sleep(Duration::from_secs(1)));
+                panic!("unwinds slowly");
+            });
+            yield_now();
+            spawn(|| {
+                assert!(catch_unwind(|| panic!("caught")).is_err());
+                sleep(AGES);
+            });
+            yield_now();
+            yield_now();
+        })
+    );
+    out.lived();
+}
+
+#[test]
+fn a_run_inside_an_unwind_ends_greenlets_that_caught_a_panic() {
+    let out = in_a_child!(a_run_inside_an_unwind_ends_greenlets_that_caught_a_panic, || {
+        run(|| ()); // the panic hook cannot be installed during an unwind
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            let _cleanup = OnDrop(|| {
+                run(|| {
+                    reactor().set_shutdown_deadline(Duration::from_secs(1));
+                    spawn(|| {
+                        assert!(catch_unwind(|| panic!("caught")).is_err());
+                        sleep(AGES);
+                    });
+                    yield_now();
+                });
+            });
+            panic!("outer");
+        }));
+        assert!(caught.is_err());
+    });
+    out.lived();
+}
+
+/// The hub looks whether handles exist, then falls asleep: the last one must not slip in between.
+#[test]
+fn slow_the_last_handle_is_never_dropped_unnoticed() {
+    let out = in_a_child!(slow_the_last_handle_is_never_dropped_unnoticed, || {
+        let (sender, receiver) = std::sync::mpsc::channel::<(greenloop::ReactorHandle, u32)>();
+        let dropper = std::thread::spawn(move || {
+            let mut next = receiver.try_recv();
+            loop {
+                match next {
+                    Ok((handle, spins)) => {
+                        for _ in 0..spins {
+                            std::hint::spin_loop();
+                        }
+                        drop(handle);
+                    }
+                    Err(std::sync::mpsc::TryRecvError::Empty) => std::hint::spin_loop(),
+                    Err(std::sync::mpsc::TryRecvError::Disconnected) => return,
+                }
+                next = receiver.try_recv();
+            }
+        });
+        let begin = Instant::now();
+        for i in 0..200_000 {
+            let ended = try_run(|| {
+                let (_resolver, never) = Deferred::<()>::new();
+                sender.send((reactor().handle(), (i * 7) % 400)).unwrap();
+                wait_for_deferred(never)
+            });
+            assert!(matches!(ended, Err(RunError::WouldBlockForever(_))), "{ended:?}");
+            if begin.elapsed() > Duration::from_secs(5) {
+                break;
+            }
+        }
+        drop(sender);
+        dropper.join().unwrap();
+    });
+    out.lived();
+}

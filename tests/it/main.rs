@@ -1,0 +1,13 @@
+//! Behaviour, floor by floor: one binary, so that it links once.
+
+mod bridge;
+mod coro;
+mod examples;
+mod hub;
+mod io;
+mod kill;
+mod net;
+mod reactor;
+mod regressions;
+mod scope;
+mod tidy;
