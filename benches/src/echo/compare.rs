@@ -210,7 +210,8 @@ fn print(all: &[Runs], connections: usize, requests: u64) {
             .collect(),
     };
     println!(
-        "\n| {connections} connections | CPU ns per request | 95 % interval | of {BASE} | 95 % interval | core busy | requests/s |"
+        "\n| {connections} connections | CPU ns per request | 95 % interval | of {BASE} | \
+         95 % interval | core busy | requests/s |"
     );
     println!("|---|---|---|---|---|---|---|");
     for (runs, entry) in all.iter().zip(&table.entries) {
