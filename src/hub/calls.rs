@@ -379,8 +379,8 @@ impl Reactor {
         self.watch(source, Direction::Write, f)
     }
 
-    /// Stops calling a reader, at once, also for an event that was seen already. A call that is being
-    /// made is made to its end. Returns whether there was one.
+    /// Stops calling a reader, at once, also for an event that was seen already. A call that is
+    /// being made is made to its end. Returns whether there was one.
     pub fn remove_reader(&self, fd: &impl AsRawFd) -> bool {
         self.unwatch(fd.as_raw_fd(), Direction::Read)
     }
