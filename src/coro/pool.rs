@@ -37,13 +37,10 @@ use super::{
     stack::{GUARD_BYTES, Stack},
 };
 
-/// Stacks in the first slab (16 MiB of address space at the default size).
-const SLAB_SLOTS_MIN: usize = 64;
+/// Bytes of address space in the first slab, unless a single stack is larger: 64 default stacks.
+const SLAB_BYTES_MIN: usize = 16 << 20;
 
-/// Stacks in the largest slab (4 GiB of address space at the default size).
-const SLAB_SLOTS_MAX: usize = 16 * 1024;
-
-/// Bytes of address space in the largest slab, unless a single stack is larger.
+/// Bytes of address space in the largest slab, likewise: 16,384 default stacks.
 const SLAB_BYTES_MAX: usize = 4 << 30;
 
 /// The largest stack: 1 TiB, a hundredth of the address space.
@@ -201,8 +198,8 @@ impl StackPool {
                 format!("no stack for a greenlet: more than {SLOT_BYTES_MAX} bytes asked for");
             return Err(io::Error::new(io::ErrorKind::OutOfMemory, text));
         }
-        let slots = (SLAB_SLOTS_MIN << self.slabs.len().min(16)).min(SLAB_SLOTS_MAX);
-        let slots = slots.min(SLAB_BYTES_MAX / self.slot_bytes).max(1);
+        let bytes = (SLAB_BYTES_MIN << self.slabs.len().min(16)).min(SLAB_BYTES_MAX);
+        let slots = (bytes / self.slot_bytes).max(1);
         let len = slots * self.slot_bytes;
         let prot = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::STACK;
@@ -234,7 +231,9 @@ impl StackPool {
             }
         };
         let used = self.out + self.promised;
-        let text = format!("no stack for another greenlet ({used} are in use): {error}; {hint}");
+        let text = format!(
+            "no stack for another greenlet ({used} of this size are in use): {error}; {hint}"
+        );
         io::Error::new(io::ErrorKind::OutOfMemory, text)
     }
 }

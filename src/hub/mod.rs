@@ -120,6 +120,8 @@ pub(crate) struct Hub {
     next_ticket: Cell<u64>,
     /// How many greenlets are parked in the midst of an unwind.
     unwinders: Cell<u32>,
+    /// How often that number was set right: a greenlet that was counted before does not count now.
+    unwinders_round: Cell<u64>,
     /// How many sections that forbid parking we are inside of.
     no_park: Cell<u32>,
     /// Operations that the current greenlet may still do before it must yield.
@@ -147,6 +149,7 @@ impl Hub {
             next_id: Cell::new(1),
             next_ticket: Cell::new(1),
             unwinders: Cell::new(u32::from(std::thread::panicking())),
+            unwinders_round: Cell::new(0),
             no_park: Cell::new(0),
             slice: Cell::new(0),
             fate: run::Fate::default(),

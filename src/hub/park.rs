@@ -303,14 +303,15 @@ impl Hub {
         super::lint::walk();
         ctl.state.set(state);
         let unwinding = self.is_unwinding(ctl);
+        let round = self.unwinders_round.get();
         if unwinding {
             self.unwinders.set(self.unwinders.get() + 1);
         }
         // SAFETY: `ctl` is the current greenlet (asserted above; every caller has it from
         // `may_park`), so this runs on its own stack.
         unsafe { ctl.suspend() };
-        if unwinding {
-            self.unwinders.set(self.unwinders.get().saturating_sub(1));
+        if unwinding && round == self.unwinders_round.get() {
+            self.unwinders.set(self.unwinders.get() - 1);
         }
     }
 
@@ -323,6 +324,7 @@ impl Hub {
             return;
         }
         self.unwinders.set(0);
+        self.unwinders_round.set(self.unwinders_round.get() + 1);
         for ctl in self.all() {
             ctl.unwinding.set(false);
             if self.is_interrupted(ctl) {

@@ -156,6 +156,15 @@ impl State {
         }
     }
 
+    /// Remembers a child; forgets those that have ended, so that a scope may live for long.
+    fn add(&self, child: GreenletRef) {
+        let mut children = self.children.borrow_mut();
+        if children.len() > 2 * self.running.get() + 16 {
+            children.retain(|child| !child.is_finished());
+        }
+        children.push(child);
+    }
+
     /// Waits for every child, whatever comes (`SCOPE-1`). Returns whether a kill or timeout came,
     /// which is still to unwind.
     fn wait(&self, hub: &'static Hub, ctl: super::control::Ctl) -> bool {
@@ -268,7 +277,7 @@ impl<'scope> Scope<'scope, '_> {
         if self.state.killed.get() {
             child.kill();
         }
-        self.state.children.borrow_mut().push(child);
+        self.state.add(child);
         Ok(ScopedGreenlet { greenlet, panic, joined, scope: PhantomData })
     }
 }

@@ -13,6 +13,9 @@ use super::{
 };
 use crate::coro::StackPool;
 
+/// Bytes of address space of the main greenlet's stack.
+const MAIN_STACK_BYTES: usize = 8 << 20;
+
 /// Spawns a greenlet: `f` runs on a stack of its own, on this thread, when the current greenlet
 /// next lets go.
 ///
@@ -263,7 +266,8 @@ impl Hub {
         Ok((Greenlet { packet }, ctl))
     }
 
-    /// Spawns the main greenlet or a callback greenlet: no handle, no result.
+    /// Spawns the main greenlet or a callback greenlet: no handle, no result. Main's stack is as large
+    /// as that of a process's main thread: code that was written for that runs on it.
     ///
     /// # Safety
     ///
@@ -276,7 +280,8 @@ impl Hub {
         place: &'static Location<'static>,
         body: impl FnOnce(Ctl),
     ) -> io::Result<Ctl> {
-        let (ctl, pool) = self.reserve(None)?;
+        let stack_size = (role == Role::Main).then_some(MAIN_STACK_BYTES);
+        let (ctl, pool) = self.reserve(stack_size)?;
         let birth = Birth { id: self.draw_id(), role, place, name: Some(name), pool };
         let body: Rc<dyn Body + '_> = Rc::new(Bare { birth, work: Cell::new(Some(body)) });
         // SAFETY: passed on.

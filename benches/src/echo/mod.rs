@@ -19,7 +19,7 @@ pub const MESSAGE_SIZE: usize = 64;
 
 /// What a server reads at a time at most, in bytes: more than a message, so that a short read
 /// tells it that the socket is empty, and it need not be told again by `EAGAIN`.
-pub const BUFFER_SIZE: usize = 4096;
+pub const BUFFER_SIZE: usize = 1024;
 
 /// Where the servers run.
 pub const SERVER_CORE: usize = 0;
