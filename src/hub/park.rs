@@ -118,6 +118,8 @@ pub(crate) enum Wake {
     ShutdownOver,
 }
 
+const _: () = assert!(size_of::<Option<Wake>>() == 16, "two words, in every list of waiters");
+
 /// Whether a call can say that it was interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {

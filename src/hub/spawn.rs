@@ -266,8 +266,8 @@ impl Hub {
         Ok((Greenlet { packet }, ctl))
     }
 
-    /// Spawns the main greenlet or a callback greenlet: no handle, no result. Main's stack is as large
-    /// as that of a process's main thread: code that was written for that runs on it.
+    /// Spawns the main greenlet or a callback greenlet: no handle, no result. Main's stack is as
+    /// large as that of a process's main thread: code that was written for that runs on it.
     ///
     /// # Safety
     ///

@@ -31,6 +31,7 @@
 use std::{
     collections::VecDeque,
     io,
+    num::NonZeroU64,
     os::fd::{AsRawFd, BorrowedFd, RawFd},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -48,17 +49,18 @@ pub(crate) enum Direction {
 
 /// The identity of a registration, unique in the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SourceId(u64);
+pub(crate) struct SourceId(NonZeroU64);
 
 impl SourceId {
     /// An identity that no other source has.
     pub(crate) fn unique() -> SourceId {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        SourceId(NEXT.fetch_add(1, Ordering::Relaxed))
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        SourceId(NonZeroU64::new(id).expect("fewer than 2^64 sources"))
     }
 
     fn token(self, fd: RawFd) -> u64 {
-        (self.0 << 32) | u64::from(fd as u32)
+        (self.0.get() << 32) | u64::from(fd as u32)
     }
 }
 
@@ -98,7 +100,9 @@ impl<W: Copy + PartialEq> Waiters<W> {
     }
 }
 
+/// A cache line, when `W` is what the hub uses.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Entry<W> {
     /// Whose registration this is; `None` when nobody's.
     id: Option<SourceId>,
