@@ -110,7 +110,13 @@ pub(crate) fn unhandled(what: &str, message: &dyn fmt::Display, value: &dyn Any)
     // `try_with`: a destructor of another thread-local may report after ours is gone.
     let slot = HOOK.try_with(|hook| hook.replace(Slot::Running)).unwrap_or(Slot::Default);
     let shown = match &slot {
-        Slot::Set(hook) => catch_unwind(AssertUnwindSafe(|| hook(&report))).is_ok(),
+        Slot::Set(hook) => match catch_unwind(AssertUnwindSafe(|| hook(&report))) {
+            Ok(()) => true,
+            Err(payload) => {
+                discard(payload);
+                false
+            }
+        },
         Slot::Default | Slot::Running => false,
     };
     let _ = HOOK.try_with(move |hook| match hook.replace(Slot::Running) {
@@ -121,5 +127,13 @@ pub(crate) fn unhandled(what: &str, message: &dyn fmt::Display, value: &dyn Any)
     if !shown {
         // An error here has nowhere to go: standard error is the last resort.
         let _ = writeln!(std::io::stderr(), "{report}");
+    }
+}
+
+/// Drops a value whose destructor may panic, as that of a panic's payload may. A panic ends here,
+/// and what that one carried is leaked.
+pub(crate) fn discard<T>(value: T) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        std::mem::forget(payload);
     }
 }

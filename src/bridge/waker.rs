@@ -112,6 +112,12 @@ impl KeptWaker {
         }
         let data: *const Shared = waker.data().cast();
         // SAFETY: the vtable is ours, so the data is an `Arc` in raw form, alive while the waker is
+        // borrowed.
+        let inbox = unsafe { &*data }.inbox.clone();
+        if !Hub::current().is_some_and(|hub| Arc::ptr_eq(hub.inbox(), &inbox)) {
+            return KeptWaker::Other(waker.clone()); // Lent by a hub of another thread.
+        }
+        // SAFETY: the vtable is ours, so the data is an `Arc` in raw form, alive while the waker is
         // borrowed; the count that is added is ours.
         unsafe { Arc::increment_strong_count(data) };
         // SAFETY: as above.

@@ -110,9 +110,12 @@ fn overflowed(fault: usize) -> Option<(Label, usize)> {
             return None; // A fault on a live stack that is no overflow.
         }
         let label: *const Label = ptr::with_exposed_provenance(head_of(limit, slot_bytes, index));
-        // SAFETY: the head of a slot is mapped and aligned (STACK-1, STACK-2), and whoever faulted
-        // here runs on this stack, so its label was written when it was spawned.
+        // SAFETY: the head of a slot is mapped and aligned (STACK-1, STACK-2); it is all zeroes or
+        // what was last written there.
         let label = unsafe { label.read() };
+        if label.id == 0 {
+            return None; // Nobody is on this stack: a stray pointer.
+        }
         return Some((label, slot_bytes - GUARD_BYTES));
     }
     None
@@ -204,7 +207,8 @@ fn say_who(label: &Label, usable: usize) {
     }
     let _ = writeln!(
         text,
-        " has overflowed its stack of {} KiB; give it a larger one with Builder::stack_size",
+        " has overflowed its stack of {} KiB; run what needs more in a greenlet that is spawned \
+         with a larger Builder::stack_size",
         usable / 1024
     );
     let len = text.position() as usize;
