@@ -63,6 +63,8 @@ pub(super) struct Calls {
     coming: Cell<bool>,
     /// Whether a call is being made right now, and has not parked.
     busy: Cell<bool>,
+    /// Calls that came too late to be made, to be dropped at the end.
+    doomed: RefCell<Vec<Call>>,
     delayed: RefCell<DelayedTable>,
     watched: RefCell<Vec<Watched>>,
 }
@@ -140,7 +142,8 @@ impl Calls {
             delayed.fate.set(DelayedFate::Cancelled);
             delayed.call.take()
         });
-        let calls: Vec<Call> = self.due.take().into_iter().chain(delayed).collect();
+        let calls = self.due.take().into_iter().chain(self.doomed.take()).chain(delayed);
+        let calls: Vec<Call> = calls.collect();
         let found = !calls.is_empty();
         calls.into_iter().for_each(drop_call);
         self.watched.borrow_mut().clear();
@@ -154,6 +157,7 @@ fn drop_call(call: Call) {
     if let Err(payload) = unwind::catch(|| drop(call)) {
         let text = unwind::message_of(&*payload);
         crate::report::unhandled("the destructor of a call that was not made", &text, &());
+        crate::report::discard(payload);
     }
 }
 
@@ -171,7 +175,8 @@ impl Hub {
     /// As `call_soon`, for calls that are not made any more once main has ended.
     pub(super) fn call_if_running(&self, call: Call) {
         if self.is_ending() {
-            drop_call(call);
+            // Not dropped here: that is user code, and this may be a turn of the reactor.
+            self.calls.doomed.borrow_mut().push(call);
         } else {
             self.call_soon(call);
         }
@@ -227,6 +232,7 @@ fn make_calls(hub: &Hub, ctl: Ctl) -> bool {
         hub.calls.busy.set(true);
         spawn::run_call(ctl, call);
         hub.calls.busy.set(false);
+        ctl.renumber(hub.draw_id());
         if ctl.kill.get() != Kill::None && !hub.is_ending() {
             return false; // The kill was for that call. Others take the rest.
         }
@@ -349,8 +355,9 @@ impl Reactor {
     /// Calls `f` whenever `source` is readable, until [`remove_reader`](Self::remove_reader).
     ///
     /// Shape: level-triggered: it is called again as long as there is something to read. It is not
-    /// called again while it runs; if it blocks, only this reader waits. The reactor keeps
-    /// `source` until it is removed. A second reader for the same descriptor replaces the first.
+    /// called again while it runs; if it blocks, only this reader waits. If it panics, that is
+    /// reported, and it is called no more. The reactor keeps `source` until it is removed. A second
+    /// reader for the same descriptor replaces the first.
     ///
     /// # Errors
     ///
@@ -360,11 +367,12 @@ impl Reactor {
     /// # Source
     ///
     /// Twisted `IReactorFDSet.addReader`.
+    #[track_caller]
     pub fn add_reader<S>(&self, source: S, f: impl FnMut(&S) + 'static) -> std::io::Result<()>
     where
         S: AsFd + 'static,
     {
-        self.watch(source, Direction::Read, f)
+        self.watch(source, Direction::Read, Location::caller(), f)
     }
 
     /// As [`add_reader`](Self::add_reader), for writing.
@@ -372,11 +380,12 @@ impl Reactor {
     /// # Errors
     ///
     /// As [`add_reader`](Self::add_reader).
+    #[track_caller]
     pub fn add_writer<S>(&self, source: S, f: impl FnMut(&S) + 'static) -> std::io::Result<()>
     where
         S: AsFd + 'static,
     {
-        self.watch(source, Direction::Write, f)
+        self.watch(source, Direction::Write, Location::caller(), f)
     }
 
     /// Stops calling a reader, at once, also for an event that was seen already. A call that is
@@ -434,6 +443,7 @@ impl Reactor {
         &self,
         source: S,
         direction: Direction,
+        place: &'static Location<'static>,
         mut f: impl FnMut(&S) + 'static,
     ) -> std::io::Result<()>
     where
@@ -446,7 +456,8 @@ impl Reactor {
         let state = Rc::new(WatchState::default());
         let watch = Rc::clone(&state);
         let name = if direction == Direction::Read { "reader" } else { "writer" };
-        let greenlet = crate::Builder::new().name(name).spawn(move || {
+        let reader = move || {
+            let _listed = Listed(Rc::clone(&watch));
             while !watch.removed.get() {
                 watch.waiting.set(true);
                 let waited = io::wait_for(source.as_fd(), direction, Deadline::NEVER);
@@ -460,7 +471,8 @@ impl Reactor {
                     }
                 }
             }
-        })?;
+        };
+        let greenlet = crate::Builder::new().name(name).spawn_at(place, reader)?;
         let greenlet = greenlet.as_ref();
         hub.calls.watched.borrow_mut().push(Watched { fd, direction, state, greenlet });
         Ok(())
@@ -476,6 +488,17 @@ impl Reactor {
         drop(watched);
         found.remove();
         true
+    }
+}
+
+/// Takes a reader off the list when its greenlet ends, by a panic in its function too.
+struct Listed(Rc<WatchState>);
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        if let Some(hub) = Hub::current() {
+            hub.calls.watched.borrow_mut().retain(|w| !Rc::ptr_eq(&w.state, &self.0));
+        }
     }
 }
 
@@ -638,16 +661,15 @@ impl ReactorHandle {
     ///
     /// ```
     /// greenloop::run(|| {
-    ///     let (resolver, deferred) = greenloop::Deferred::new();
-    ///     let resolver = std::cell::Cell::new(Some(resolver));
-    ///     let _ = resolver; // !Send: it stays here
     ///     let handle = greenloop::reactor().handle();
+    ///     let main = std::thread::current().id();
     ///     let thread = std::thread::spawn(move || {
-    ///         handle.call_from_thread(|| println!("on the reactor's thread"))
+    ///         handle.call_from_thread(move || assert_eq!(std::thread::current().id(), main))
     ///     });
-    ///     greenloop::sleep(std::time::Duration::from_millis(5));
+    ///     while !thread.is_finished() {
+    ///         greenloop::yield_now();
+    ///     }
     ///     assert!(thread.join().unwrap().is_ok());
-    ///     # drop(resolver.take().map(|r: greenloop::Resolver<u8>| r.callback(0))); drop(deferred);
     /// });
     /// ```
     ///

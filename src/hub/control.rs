@@ -217,19 +217,15 @@ impl Ctl {
         self.head.get().is_null()
     }
 
-    /// Which pool a fresh greenlet wants its stack from.
-    pub(super) fn pool(&self) -> u16 {
-        self.birth().pool
-    }
-
-    /// Puts a fresh greenlet on its stack.
+    /// Puts a fresh greenlet on a stack, which `take` takes from the pool that it names.
     #[inline]
-    pub(super) fn begin(self, stack: Stack) {
+    pub(super) fn begin(self, take: impl FnOnce(u16) -> Stack) {
         debug_assert!(self.is_fresh());
         // SAFETY: a fresh greenlet's content is its body (written in `occupy`). It moves out here,
         // and is overwritten below.
         let body = unsafe { self.body().read() };
         let Birth { id, role, place, name, pool } = body.birth();
+        let stack = take(pool);
         let label = Label {
             id,
             birth: Some(place),
@@ -243,7 +239,8 @@ impl Ctl {
         self.head.set(head.as_ptr());
         // SAFETY: what the body borrows was vouched for when it was made `dyn Body` without a
         // lifetime, and it must not unwind. The closure stores the suspender, which lives as long
-        // as the coroutine's frames; the name lives in the body, which is dropped by its own run.
+        // as the coroutine's frames; the name lives until the
+        // body's run forgets it.
         let coroutine = unsafe {
             Coroutine::new(stack, move |suspender: &Suspender| {
                 self.suspender.set(suspender);
@@ -348,12 +345,19 @@ impl Ctl {
         };
         let Label { id, birth, name, name_len } = head.label;
         let name = (!name.is_null()).then(|| {
-            // SAFETY: pointer and length of a `str` in the body, which lives until its run is over.
+            // SAFETY: pointer and length of a `str` that the body keeps until it forgets the name.
             let bytes = unsafe { std::slice::from_raw_parts(name, name_len) };
             std::str::from_utf8(bytes).unwrap_or("?")
         });
         let place = birth.expect("a greenlet has a place of birth");
         Birth { id, role: head.role, place, name, pool: head.pool }
+    }
+
+    /// Forgets the name of a greenlet that is about to end.
+    pub(super) fn forget_name(self) {
+        debug_assert!(!self.is_fresh());
+        // SAFETY: the head of its own stack (STACK-2), to which nobody keeps a reference.
+        unsafe { (*self.head.get().cast_mut()).label.name = std::ptr::null() };
     }
 
     /// Gives a greenlet that is running another number.

@@ -138,7 +138,7 @@ impl<T> Join<T> {
             Waiter::None => {}
             Waiter::Wake(wake) => hub.wake(wake),
             // A waker is code of others, and may panic.
-            Waiter::Call(wake) => drop(unwind::catch(wake)),
+            Waiter::Call(wake) => report::discard(unwind::catch(wake)),
         }
         if let Some(links) = self.links.take() {
             let ending = Rc::new(self.ending());
@@ -407,7 +407,8 @@ impl JoinError {
             JoinError::Killed(_) => unwind::raise(ctl, unwind::Payload::Kill),
             JoinError::Panicked(Panic(parts)) => {
                 let PanicParts { payload, message, place, backtrace } = *parts;
-                let note = PanicNote { message, place, backtrace, printed: false };
+                let note =
+                    PanicNote { message, place, backtrace, printed: false, was_unwinding: false };
                 ctl.rare(|rare| rare.panic = Some(Box::new(note)));
                 unwind::rethrow(Some(ctl), payload)
             }
@@ -416,7 +417,7 @@ impl JoinError {
 
     /// The error of a child whose panic was given to its scope before anybody joined it.
     pub(super) fn told_to_scope() -> JoinError {
-        let message = "panicked; the panic was given to its scope";
+        let message = "its panic was given to its scope";
         JoinError::from_payload(Box::new(message), None)
     }
 

@@ -207,8 +207,7 @@ impl Hub {
         self.slice.set(SLICE_OPERATIONS);
         self.current.set(Some(ctl));
         if ctl.is_fresh() {
-            let stack = self.pools.borrow_mut()[usize::from(ctl.pool())].take();
-            ctl.begin(stack);
+            ctl.begin(|pool| self.pools.borrow_mut()[usize::from(pool)].take());
         }
         // SAFETY: we are the hub, on its own stack (`current` was None: HUB-3); the greenlet came
         // from a run queue, so it is suspended, and it has begun.

@@ -259,6 +259,7 @@ impl<'h> Wait<'h> {
                 hub.reactor.cancel_timer(key);
             }
             if !self.is_woken() && deadline <= hub.reactor.now() {
+                hub.interrupts(ctl, mode)?;
                 return Err(Interrupt::TimedOut);
             }
         }
@@ -354,13 +355,19 @@ impl Hub {
 
     #[cold]
     fn interrupt(&self, ctl: Ctl, mode: Mode) -> Result<(), Interrupt> {
+        self.reactor.fresh_now();
         let unwinding = self.is_unwinding(ctl);
         let free = !unwinding && !ctl.shielded.get() && !cfg!(panic = "abort");
         match mode {
             Mode::Uninterruptible => return Ok(()),
             // What is pending is in force here, and not held back by a shield or an unwind.
-            Mode::Noticing if free => return Err(Interrupt::Killed),
-            Mode::Noticing => return Ok(()),
+            Mode::Noticing => {
+                let killed = ctl.kill.get() != Kill::None && !ctl.shielded.get();
+                // Those outside of the innermost shield are not in it.
+                let elapsed = ctl.frames_deadline.get() <= self.reactor.now();
+                let unwinds = !unwinding && !cfg!(panic = "abort") && (killed || elapsed);
+                return if unwinds { Err(Interrupt::Killed) } else { Ok(()) };
+            }
             Mode::Fallible | Mode::Infallible => {}
         }
         match ctl.kill.get() {
@@ -404,7 +411,9 @@ impl Hub {
     /// Whether a kill or an elapsed timeout waits to be noticed.
     #[inline]
     pub(super) fn is_interrupted(&self, ctl: Ctl) -> bool {
-        ctl.kill.get() != Kill::None || ctl.frames_deadline.get() <= self.reactor.now()
+        let deadline = ctl.frames_deadline.get();
+        ctl.kill.get() != Kill::None
+            || (!deadline.is_never() && deadline <= self.reactor.clock_now())
     }
 
     /// Whether the current greenlet is unwinding.

@@ -130,7 +130,9 @@ impl Fate {
 /// A greenlet that does not end within the shutdown deadline (10 seconds unless
 /// [`Reactor::set_shutdown_deadline`](crate::Reactor::set_shutdown_deadline) says otherwise),
 /// because it swallows its kill or waits for ever in a destructor, makes the process abort, with a
-/// list of who is left: it can neither be unwound nor be forgotten.
+/// list of who is left: it can neither be unwound nor be forgotten. So does a main greenlet that
+/// nothing can wake while nothing can unwind it: in a call that cannot fail inside
+/// [`shield`](crate::shield), or in a destructor during an unwind.
 ///
 /// # Safety limits
 ///
@@ -255,10 +257,11 @@ impl Hub {
         }
         self.fate.main.set(None);
         let limit = self.fate.shutdown_limit.get().unwrap_or(SHUTDOWN_LIMIT_DEFAULT);
-        let timers = [
-            self.reactor.add_timer(self.deadline_in(limit / 2), Wake::ShutdownHalfOver),
-            self.reactor.add_timer(self.deadline_in(limit), Wake::ShutdownOver),
-        ];
+        let set = |limit, wake| {
+            let deadline = self.deadline_in(limit);
+            (!deadline.is_never()).then(|| self.reactor.add_timer(deadline, wake))
+        };
+        let timers = [set(limit / 2, Wake::ShutdownHalfOver), set(limit, Wake::ShutdownOver)];
         loop {
             for ctl in self.all() {
                 self.kill(ctl);
@@ -267,12 +270,16 @@ impl Hub {
                 self.pass();
             }
             self.reactor.close_inbox(self);
+            // Sees the shutdown deadline, however often destructors ask for more.
+            if self.reactor.turn(false, self).is_err() {
+                break;
+            }
             // Dropping what was never called is user code too, and may spawn.
             if !self.calls.clear() && self.live() == 0 {
                 break;
             }
         }
-        for timer in timers {
+        for timer in timers.into_iter().flatten() {
             self.reactor.cancel_timer(timer);
         }
     }
@@ -325,7 +332,7 @@ impl Hub {
         if unpolled < self.pace.get() {
             return false;
         }
-        let polled = self.reactor.now();
+        let polled = self.reactor.polled();
         let elapsed = self.reactor.clock_now().duration_since(polled).as_nanos().max(1) as u64;
         if unpolled >= POLL_EVERY || elapsed >= POLL_AFTER_NS {
             return true;
@@ -353,10 +360,10 @@ impl Hub {
         if !self.ready.is_empty() || self.can_be_woken() {
             return true;
         }
-        if main.kill.get() != Kill::None || main.shielded.get() || cfg!(panic = "abort") {
+        if main.kill.get() != Kill::None || cfg!(panic = "abort") {
             eprintln!(
-                "greenloop: the main greenlet waits for ever where nothing can unwind it (in a \
-                 shield, or while it is unwinding); aborting. Parked:\n{}",
+                "greenloop: the main greenlet waits for ever and cannot be unwound (it is in a \
+                 shield, or unwinding already); aborting. Parked:\n{}",
                 self.report()
             );
             std::process::abort();

@@ -73,7 +73,7 @@ pub struct ScopedGreenlet<'scope, T> {
 /// * `f` panics, or is killed or timed out: the children are killed, `scope` waits for them, and
 ///   the unwind goes on.
 /// * A child panics: its siblings are killed, and `scope` panics with the child's payload, unless
-///   the child's handle is [joined](ScopedGreenlet::join).
+///   somebody was waiting for the child in [`join`](ScopedGreenlet::join).
 ///
 /// # Panics
 ///
@@ -283,8 +283,10 @@ impl<'scope> Scope<'scope, '_> {
 }
 
 impl<T> ScopedGreenlet<'_, T> {
-    /// Parks until the child has ended, and returns its result. A panic of a joined child does not
-    /// reach the scope.
+    /// Parks until the child has ended, and returns its result.
+    ///
+    /// Shape: a panic that happens while the child is being joined reaches the joiner, and not the
+    /// scope. One that happened before has been given to the scope: its siblings are killed.
     ///
     /// # Errors
     ///
@@ -295,8 +297,21 @@ impl<T> ScopedGreenlet<'_, T> {
     /// As [`Greenlet::join`].
     #[track_caller]
     pub fn join(self) -> Result<T, JoinError> {
+        /// Gives the child back to its scope if the join is left by an unwind.
+        struct Joining<'a>(&'a Cell<bool>, &'a Cell<Option<JoinError>>);
+        impl Drop for Joining<'_> {
+            fn drop(&mut self) {
+                self.0.set(false);
+                if let Some(panic) = self.1.take() {
+                    report(&panic);
+                }
+            }
+        }
         self.joined.set(true);
-        match self.greenlet.join()? {
+        let joining = Joining(&self.joined, &self.panic);
+        let joined = self.greenlet.join();
+        std::mem::forget(joining);
+        match joined? {
             Some(value) => Ok(value),
             None => Err(self.panic.take().unwrap_or_else(JoinError::told_to_scope)),
         }

@@ -2,7 +2,14 @@
 //!
 //! Floor 4. Uses: `control`, `join`. Used by: users, `scope`, `calls`, `run`.
 
-use std::{any::Any, cell::Cell, fmt, io, panic::Location, rc::Rc, time::Duration};
+use std::{
+    any::Any,
+    cell::Cell,
+    fmt, io,
+    panic::{AssertUnwindSafe, Location, catch_unwind},
+    rc::Rc,
+    time::Duration,
+};
 
 use super::{
     Hub,
@@ -38,7 +45,10 @@ const MAIN_STACK_BYTES: usize = 8 << 20;
 /// this crate from inside the initialiser of a `thread_local!`, or from inside a guard that sets a
 /// thread-local and restores it later (`scoped-tls`, `better_scoped_tls`, `fluid-let`): such code
 /// relies on calls of one thread being nested, and greenlets interleave. Every runtime with
-/// stackful coroutines has this hole. A debug build warns of it when it sees it.
+/// stackful coroutines has this hole. A debug build warns of it when it sees it
+/// (for which the first wait of a process takes about 0.1 s longer). For the same reason, end the
+/// process by returning from `main`: [`std::process::exit`] on a greenlet drops the thread's
+/// thread-locals while others may use them, if one of their destructors waits.
 ///
 /// # Examples
 ///
@@ -153,7 +163,11 @@ impl Builder {
         self.spawn_at(Location::caller(), f)
     }
 
-    fn spawn_at<F, T>(self, place: &'static Location<'static>, f: F) -> io::Result<Greenlet<T>>
+    pub(super) fn spawn_at<F, T>(
+        self,
+        place: &'static Location<'static>,
+        f: F,
+    ) -> io::Result<Greenlet<T>>
     where
         F: FnOnce() -> T + 'static,
         T: 'static,
@@ -297,7 +311,7 @@ impl Hub {
     #[inline]
     fn reserve(&self, stack_size: Option<usize>) -> io::Result<(Ctl, u16)> {
         let mut pools = self.pools.borrow_mut();
-        let pool = stack_size.map_or(0, |bytes| pool_of(&mut pools, bytes));
+        let pool = stack_size.map_or(Ok(0), |bytes| pool_of(&mut pools, bytes))?;
         pools[usize::from(pool)].promise()?;
         Ok((self.table.borrow_mut().reserve(), pool))
     }
@@ -333,14 +347,18 @@ impl Hub {
 }
 
 /// The pool for stacks of this size, made when it is first asked for.
-fn pool_of(pools: &mut Vec<StackPool>, bytes: usize) -> u16 {
+fn pool_of(pools: &mut Vec<StackPool>, bytes: usize) -> io::Result<u16> {
     let wanted = StackPool::new(bytes);
     let known = pools.iter().position(|pool| pool.slot_bytes() == wanted.slot_bytes());
+    if known.is_none() && pools.len() > usize::from(u16::MAX) {
+        let text = "no stack for a greenlet: 65,536 different stack sizes are in use";
+        return Err(io::Error::new(io::ErrorKind::OutOfMemory, text));
+    }
     let place = known.unwrap_or_else(|| {
         pools.push(wanted);
         pools.len() - 1
     });
-    u16::try_from(place).expect("fewer than 2^16 stack sizes")
+    Ok(place as u16)
 }
 
 /// What a greenlet runs, and what it shares with its handle, in one allocation.
@@ -353,22 +371,26 @@ struct Packet<F, T, L> {
 impl<F: FnOnce() -> T, T, L> Body for Packet<F, T, L> {
     fn run(self: Rc<Self>, ctl: Ctl) {
         let abort = AbortOnUnwind;
+        // The label points to it until the greenlet has been reaped.
+        let name = self.join.name.clone();
         let (f, last) = self.work.take().expect("a body runs once");
         let result = run_body(ctl, f);
         // Dropping our share may report, and so may what the result drops: still on the
         // greenlet's own stack, where both may block.
         let hub = Hub::current().expect("a greenlet runs on a hub");
-        let ended = unwind::catch(move || {
+        let ended = catch_unwind(AssertUnwindSafe(move || {
             self.join.finish(hub, result);
             drop(self);
-        });
+        }));
+        ctl.unwinding.set(false);
         if let Err(payload) = ended
             && !unwind::is_kill(&*payload)
         {
-            let error = JoinError::from_payload(payload, unwind::take_note(ctl));
-            crate::report::unhandled("the destructor of a greenlet's result", &error, &());
+            report_panic("the destructor of a greenlet's result", ctl, payload);
         }
         drop(last);
+        ctl.forget_name();
+        drop(name);
         std::mem::forget(abort);
     }
 
@@ -415,7 +437,7 @@ unsafe fn forget_lifetime<'a>(body: Rc<dyn Body + 'a>) -> Rc<dyn Body> {
 /// Runs the user's closure, unless it was killed before it started, and catches what it raises.
 fn run_body<F: FnOnce() -> T, T>(ctl: Ctl, f: F) -> Result<T, JoinError> {
     let killed = ctl.kill.get() != Kill::None;
-    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+    let caught = catch_unwind(AssertUnwindSafe(move || {
         if killed {
             // By an unwind, so that what it captured is dropped as it would be later.
             let _captured = f;
@@ -433,7 +455,10 @@ pub(super) struct AbortOnUnwind;
 
 impl Drop for AbortOnUnwind {
     fn drop(&mut self) {
-        eprintln!("greenloop: a destructor of a greenlet's result panicked; aborting");
+        eprintln!(
+            "greenloop: something unwound out of the root of a greenlet, where nothing can catch \
+             it; aborting"
+        );
         std::process::abort();
     }
 }
@@ -558,7 +583,13 @@ pub(super) fn run_call(ctl: Ctl, call: Box<dyn FnOnce()>) {
     if let Err(payload) = unwind::catch(call)
         && !unwind::is_kill(&*payload)
     {
-        let error = JoinError::from_payload(payload, unwind::take_note(ctl));
-        crate::report::unhandled("a function that the reactor called", &error, &());
+        report_panic("a function that the reactor called", ctl, payload);
     }
+}
+
+/// Reports a panic of the current greenlet that can reach nobody.
+fn report_panic(what: &str, ctl: Ctl, payload: Box<dyn Any + Send>) {
+    let error = JoinError::from_payload(payload, unwind::take_note(ctl));
+    crate::report::unhandled(what, &error, &());
+    crate::report::discard(error);
 }

@@ -121,6 +121,8 @@ pub(super) struct PanicNote {
     pub(super) backtrace: Option<Backtrace>,
     /// Whether it was printed when it happened.
     pub(super) printed: bool,
+    /// Whether the greenlet was unwinding already.
+    pub(super) was_unwinding: bool,
 }
 
 /// What the hook notes for a payload that is not text.
@@ -183,7 +185,11 @@ fn resume_kill(kill: Box<dyn Any + Send>) {
 
 /// What the hook noted of the panic that was just caught: for the failures of callbacks.
 fn panic_details() -> PanicDetails {
-    let note = here().and_then(take_note);
+    let Some(ctl) = here() else { return PanicDetails::default() };
+    let note = take_note(ctl);
+    if let Some(note) = &note {
+        ctl.unwinding.set(note.was_unwinding); // It was caught.
+    }
     let Some(note) = note else { return PanicDetails::default() };
     let captured = note.backtrace.filter(|b| b.status() == BacktraceStatus::Captured);
     PanicDetails { place: note.place, backtrace: captured.map(|b| b.to_string()) }
@@ -193,7 +199,7 @@ fn panic_details() -> PanicDetails {
 fn note(hub: Option<&Hub>, info: &PanicHookInfo<'_>) -> bool {
     let Some(ctl) = hub.and_then(|hub| hub.current.get()) else { return false };
     let message = info.payload_as_str().unwrap_or(NOT_TEXT).to_owned();
-    ctl.unwinding.set(true);
+    let was_unwinding = ctl.unwinding.replace(true);
     if CANNOT_UNWIND.iter().any(|text| message.starts_with(text)) {
         // The process is about to be aborted, and nobody will join the panic that led to it.
         if let Some(first) = take_note(ctl).filter(|note| !note.printed) {
@@ -205,7 +211,7 @@ fn note(hub: Option<&Hub>, info: &PanicHookInfo<'_>) -> bool {
     let quiet = ctl.birth().role != Role::Main && !cfg!(panic = "abort");
     let backtrace = Some(Backtrace::capture());
     let place = info.location().map(ToString::to_string);
-    let note = PanicNote { message, place, backtrace, printed: !quiet };
+    let note = PanicNote { message, place, backtrace, printed: !quiet, was_unwinding };
     ctl.rare(|rare| rare.panic = Some(Box::new(note)));
     quiet
 }

@@ -71,6 +71,8 @@ pub(crate) struct Core<W, M: Send> {
     inbox: Arc<Inbox<M>>,
     clock: Box<dyn Clock>,
     now: Cell<Deadline>,
+    /// When the last turn was.
+    polled: Cell<Deadline>,
     /// When timers last fired.
     timers_fired: Cell<Deadline>,
     turns: Cell<u64>,
@@ -93,6 +95,7 @@ impl<W: Copy + PartialEq, M: Send> Core<W, M> {
             inbox,
             clock,
             now: Cell::new(now),
+            polled: Cell::new(now),
             timers_fired: Cell::new(Deadline::ZERO),
             turns: Cell::new(0),
         })
@@ -103,6 +106,7 @@ impl<W: Copy + PartialEq, M: Send> Core<W, M> {
         self.turns.set(self.turns.get() + 1);
         let polled = self.poll(may_block, sink);
         self.now.set(self.clock.now());
+        self.polled.set(self.now.get());
         loop {
             let due = self.timers.borrow_mut().pop_due(self.now.get());
             let Some(waiter) = due else { break };
@@ -140,6 +144,11 @@ impl<W: Copy + PartialEq, M: Send> Core<W, M> {
     #[inline]
     pub(crate) fn now(&self) -> Deadline {
         self.now.get()
+    }
+
+    /// When the last turn was.
+    pub(crate) fn polled(&self) -> Deadline {
+        self.polled.get()
     }
 
     /// Reads the clock, and leaves `now` as it is.
