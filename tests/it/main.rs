@@ -10,4 +10,5 @@ mod net;
 mod reactor;
 mod regressions;
 mod scope;
+mod threads;
 mod tidy;

@@ -1,12 +1,15 @@
 //! One test for each defect that was found after its floor was thought finished.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     rc::Rc,
     time::{Duration, Instant},
 };
 
-use greenloop::{reactor, run, sleep, spawn, yield_now};
+use greenloop::{
+    Builder, Deferred, current, reactor, run, scope, set_unhandled_hook, shield, sleep, spawn,
+    timeout, try_run, wait_for_deferred, yield_now,
+};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -50,4 +53,165 @@ fn a_reader_that_is_removed_while_it_blocks_ends_its_call() {
         sleep(Duration::from_millis(20));
         assert!(ended.get());
     });
+}
+
+/// What is reported while `f` runs.
+fn reports_during(f: impl FnOnce()) -> Vec<String> {
+    let reports = Rc::new(RefCell::new(Vec::new()));
+    let told = Rc::clone(&reports);
+    let hook = set_unhandled_hook(Some(Box::new(move |report| {
+        let name = greenloop_name();
+        told.borrow_mut().push(format!("{report} [{name}]"));
+    })));
+    f();
+    set_unhandled_hook(hook);
+    reports.take()
+}
+
+/// The name of the greenlet that runs, if one does.
+fn greenloop_name() -> String {
+    let name = std::panic::catch_unwind(|| current().name().map(str::to_owned));
+    name.ok().flatten().unwrap_or_default()
+}
+
+/// The name was freed with the result, and a hook that asked for it read freed memory.
+#[test]
+fn a_greenlet_has_its_name_until_its_result_is_gone() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("in a destructor");
+        }
+    }
+    let reports = reports_during(|| {
+        run(|| {
+            drop(Builder::new().name("a name of some length").spawn(|| Bomb).unwrap());
+            yield_now();
+        });
+    });
+    assert_eq!(reports.len(), 1, "{reports:?}");
+    assert!(reports[0].contains("[a name of some length]"), "{reports:?}");
+}
+
+/// A scope inside of a shield took a timeout that began inside the shield for one outside of it.
+#[test]
+fn a_timeout_around_a_scope_strikes_inside_of_a_shield() {
+    run(|| {
+        let ended = shield(|| {
+            timeout(Duration::from_millis(5), || scope(|s| drop(s.spawn(|| sleep(LONG)))))
+        });
+        assert!(ended.is_err());
+    });
+}
+
+/// Callback greenlets are used again, and a call's number was kept until the next one began.
+#[test]
+fn a_reference_to_a_call_that_was_made_hits_nobody() {
+    run(|| {
+        let first = Rc::new(RefCell::new(None));
+        let out = Rc::clone(&first);
+        reactor().call_when_running(move || *out.borrow_mut() = Some(current()));
+        sleep(Duration::from_millis(1));
+        let first = first.take().unwrap();
+        assert!(first.is_finished());
+        let made = Rc::new(Cell::new(false));
+        let out = Rc::clone(&made);
+        reactor().call_when_running(move || {
+            yield_now();
+            out.set(true);
+        });
+        first.kill();
+        sleep(Duration::from_millis(1));
+        assert!(made.get());
+    });
+}
+
+/// A join that was given up left its child marked as joined, and nobody got its panic.
+#[test]
+fn the_panic_of_a_child_whose_join_was_given_up_reaches_the_scope() {
+    run(|| {
+        let caught = std::panic::catch_unwind(|| {
+            scope(|s| {
+                let child = s.spawn(|| {
+                    sleep(Duration::from_millis(10));
+                    panic!("after the join");
+                });
+                assert!(timeout(Duration::from_millis(1), || child.join()).is_err());
+            });
+        });
+        assert_eq!(caught.unwrap_err().downcast_ref(), Some(&"after the join"));
+    });
+}
+
+/// Reading the clock put the next poll off.
+#[test]
+fn greenlets_that_use_timeouts_and_yield_do_not_put_timers_off() {
+    run(|| {
+        let called = Rc::new(Cell::new(false));
+        let out = Rc::clone(&called);
+        reactor().call_later(Duration::from_millis(1), move || out.set(true));
+        let mut rounds = 0;
+        while !called.get() {
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_millis(1) {
+                std::hint::spin_loop();
+            }
+            timeout(Duration::from_secs(1), || ()).unwrap();
+            yield_now();
+            rounds += 1;
+        }
+        assert!(rounds < 50, "{rounds} rounds of a millisecond each");
+    });
+}
+
+/// The process was aborted although the call could say that it was killed.
+#[test]
+fn a_shielded_main_that_would_wait_for_ever_gets_an_error() {
+    let ended = try_run(|| {
+        shield(|| {
+            let (_resolver, never) = Deferred::<()>::new();
+            wait_for_deferred(never)
+        })
+    });
+    let failure = ended.unwrap().unwrap_err();
+    assert!(failure.is::<greenloop::Killed>(), "{failure}");
+}
+
+/// A timeout was compared with the time of the last turn, however long ago that was.
+#[test]
+fn a_cancellation_point_sees_a_timeout_that_elapsed_while_the_greenlet_computed() {
+    run(|| {
+        let ended = timeout(Duration::from_millis(2), || {
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_millis(4) {
+                std::hint::spin_loop();
+            }
+            yield_now();
+        });
+        assert!(ended.is_err());
+    });
+}
+
+/// The payload of a panic may panic when it is dropped: the process was aborted.
+#[test]
+fn a_payload_that_panics_when_it_is_dropped_stops_nobody() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("in a payload");
+        }
+    }
+    let reports = reports_during(|| {
+        run(|| {
+            reactor().call_when_running(|| std::panic::panic_any(Bomb));
+            sleep(Duration::from_millis(1));
+        });
+    });
+    assert_eq!(reports.len(), 1, "{reports:?}");
+}
+
+/// An endless shutdown deadline was filed in the wheel, which knows no never.
+#[test]
+fn a_shutdown_deadline_may_be_endless() {
+    run(|| reactor().set_shutdown_deadline(Duration::MAX));
 }

@@ -1,0 +1,64 @@
+//! Which public types may go to other threads, and which may not: SOUND-1, SOUND-12.
+//!
+//! All of it is checked by the compiler; a wrong line does not build.
+
+use greenloop::{
+    Abandoned, CancelHandle, Cancelled, Deadline, Deferred, DeferredFuture, DelayedCall,
+    DelayedCallError, Elapsed, Ending, Failure, Greenlet, GreenletFuture, GreenletRef, JoinError,
+    Killed, Panic, Parked, PauseGuard, Reactor, ReactorHandle, Report, Resolver, RunError, Scope,
+    ScopedGreenlet, Stopped, SystemClock,
+    net::{TcpListener, TcpStream},
+};
+
+fn send<T: Send>() {}
+fn shared<T: Send + Sync>() {}
+
+/// Two implementations fit a type that is `Send`, one a type that is not: then the call below is
+/// ambiguous, and does not compile.
+trait UnlessSend<Marker> {
+    fn stays_on_its_thread() {}
+}
+
+struct IsSend;
+
+impl<T: ?Sized> UnlessSend<()> for T {}
+impl<T: ?Sized + Send> UnlessSend<IsSend> for T {}
+
+macro_rules! stay {
+    ($($type:ty),* $(,)?) => {$( <$type as UnlessSend<_>>::stays_on_its_thread(); )*};
+}
+
+#[test]
+fn what_belongs_to_a_hub_stays_on_its_thread() {
+    stay!(
+        Greenlet<()>,
+        GreenletFuture<()>,
+        GreenletRef,
+        Scope<'_, '_>,
+        ScopedGreenlet<'_, ()>,
+        Deferred<()>,
+        DeferredFuture<()>,
+        Resolver<()>,
+        CancelHandle,
+        PauseGuard,
+        Reactor,
+        DelayedCall,
+    );
+}
+
+#[test]
+fn handles_sockets_and_errors_may_go_anywhere() {
+    shared::<ReactorHandle>();
+    shared::<TcpListener>();
+    shared::<TcpStream>();
+    shared::<Failure>();
+    shared::<RunError>();
+    shared::<Report>();
+    shared::<Parked>();
+    shared::<Ending>();
+    shared::<(Killed, Elapsed, Stopped, Cancelled, Abandoned, DelayedCallError)>();
+    shared::<(Deadline, SystemClock)>();
+    // A panic's payload need not be `Sync`.
+    send::<JoinError>();
+    send::<Panic>();
+}
