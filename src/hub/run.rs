@@ -286,26 +286,20 @@ impl Hub {
 
     /// Once around the loop: see the numbered steps in `hub/mod.rs`.
     fn pass(&self) {
-        let mut ahead = Lookahead::default();
-        for _ in 0..BATCH {
-            let Some(ctl) = self.ready.pop() else { break };
-            let fresh = ahead.follow(ctl);
-            if fresh > 0 {
-                self.pools.borrow()[0].prefetch(fresh);
+        loop {
+            self.resume_batch();
+            if self.unwinders.get() > 0 {
+                self.look_again();
             }
-            self.unpolled.set(self.unpolled.get() + 1);
-            self.resume(ctl);
-        }
-        if self.unwinders.get() > 0 {
-            self.look_again();
-        }
-        self.dispatch_calls();
-        if self.fate.main_ended.get() && (self.fate.main.get().is_some() || self.live() == 0) {
-            return; // The caller begins the shutdown, or ends it.
-        }
-        if self.ready.is_empty() && !self.yielded.is_empty() && !self.is_poll_due() {
+            self.dispatch_calls();
+            if self.fate.main_ended.get() && (self.fate.main.get().is_some() || self.live() == 0) {
+                return; // The caller begins the shutdown, or ends it.
+            }
+            let only_yielded = self.ready.is_empty() && !self.yielded.is_empty();
+            if !only_yielded || self.is_poll_due() {
+                break;
+            }
             self.ready.append(&self.yielded);
-            return;
         }
         let busy = !self.ready.is_empty() || !self.yielded.is_empty();
         if !busy && !self.can_be_woken() && self.condemn_main() {
@@ -323,15 +317,35 @@ impl Hub {
         self.ready.append(&self.yielded);
     }
 
+    /// Resumes what is ready, at most `BATCH` greenlets.
+    #[inline(always)]
+    fn resume_batch(&self) {
+        let mut ahead = Lookahead::default();
+        for place in 0..BATCH {
+            let Some(ctl) = self.ready.pop() else { break };
+            if place > 0 {
+                let fresh = ahead.follow(ctl);
+                if fresh > 0 {
+                    self.pools.borrow()[0].prefetch(fresh);
+                }
+            }
+            self.unpolled.set(self.unpolled.get() + 1);
+            self.resume(ctl);
+        }
+    }
+
     /// Whether greenlets have only yielded for long enough that IO must be looked at again: after
     /// `POLL_EVERY` resumes, or `POLL_AFTER`, if those were slow.
     ///
     /// The clock is read after `PACE_AFTER` resumes; their pace tells when it need be read next.
+    #[inline(always)]
     fn is_poll_due(&self) -> bool {
+        self.unpolled.get() >= self.pace.get() && self.is_poll_due_by_clock()
+    }
+
+    #[cold]
+    fn is_poll_due_by_clock(&self) -> bool {
         let unpolled = self.unpolled.get();
-        if unpolled < self.pace.get() {
-            return false;
-        }
         let polled = self.reactor.polled();
         let elapsed = self.reactor.clock_now().duration_since(polled).as_nanos().max(1) as u64;
         if unpolled >= POLL_EVERY || elapsed >= POLL_AFTER_NS {
