@@ -5,7 +5,6 @@ use std::{
     future::{Future, IntoFuture, poll_fn},
     panic,
     pin::{Pin, pin},
-    process::Command,
     rc::Rc,
     sync::{
         Arc, Mutex,
@@ -17,9 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::support::{Dropped, Trace, assert_ends, in_a_process_of_its_own, reports_of};
 use greenloop::{
     Abandoned, Cancelled, Deferred, Elapsed, Failure, Killed, Resolver, RunError, current, is_kill,
-    reactor, run, set_unhandled_hook, shield, sleep, spawn, timeout, try_run, wait_for_deferred,
+    reactor, run, shield, sleep, spawn, timeout, try_run, wait_for_deferred,
     wait_for_deferred_timeout, wait_for_future, wait_for_greenlet, yield_now,
 };
 
@@ -27,73 +27,11 @@ use greenloop::{
 const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(2);
 
-/// What happened, in order.
-#[derive(Clone, Default)]
-struct Trace(Rc<RefCell<Vec<String>>>);
-
-impl Trace {
-    fn add(&self, what: impl ToString) {
-        self.0.borrow_mut().push(what.to_string());
-    }
-
-    fn taken(&self) -> Vec<String> {
-        self.0.take()
-    }
-}
-
-/// Says so when it is dropped.
-struct Dropped(Trace, &'static str);
-
-impl Drop for Dropped {
-    fn drop(&mut self) {
-        self.0.add(self.1);
-    }
-}
-
-/// What was reported as unhandled on this thread while `f` ran.
-fn reports_of<T>(f: impl FnOnce() -> T) -> (T, Vec<String>) {
-    let seen = Trace::default();
-    let sink = seen.clone();
-    let before = set_unhandled_hook(Some(Box::new(move |report| sink.add(report))));
-    let value = f();
-    set_unhandled_hook(before);
-    (value, seen.taken())
-}
-
-/// Runs `f` on a thread of its own, so that waiting for ever is a failure and not a hang.
-#[track_caller]
-fn assert_ends<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
-    let (done, ended) = mpsc::channel();
-    let thread = thread::spawn(move || done.send(f()));
-    match ended.recv_timeout(Duration::from_secs(20)) {
-        Ok(value) => value,
-        Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
-        Err(mpsc::RecvTimeoutError::Disconnected) => {
-            panic::resume_unwind(thread.join().expect_err("it sent nothing"))
-        }
-    }
-}
-
 /// As [`assert_ends`], two times on one thread. In a debug build the first park at a place looks at
 /// its backtrace, which takes so long that the other side comes first; the second one does not.
 #[track_caller]
 fn assert_ends_twice(f: impl Fn() + Send + 'static) {
     assert_ends(move || (0..2).for_each(|_| f()));
-}
-
-/// Runs `body` in a process of its own, for what could abort: this test again, with a sign.
-#[track_caller]
-fn in_a_process_of_its_own(test: &str, body: impl FnOnce()) {
-    const SIGN: &str = "GREENLOOP_TEST_ALONE";
-    if std::env::var_os(SIGN).is_some() {
-        return body();
-    }
-    let mut alone = Command::new(std::env::current_exe().unwrap());
-    alone.args([test, "--exact", "--nocapture"]).env(SIGN, "1");
-    let output = alone.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}:\n{text}", output.status);
-    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "no test {test}");
 }
 
 /// A Deferred that nobody fires but its canceller, which notes that it was called.

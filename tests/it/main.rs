@@ -10,5 +10,6 @@ mod net;
 mod reactor;
 mod regressions;
 mod scope;
+mod support;
 mod threads;
 mod tidy;

@@ -4,7 +4,6 @@ use std::{
     cell::{Cell, RefCell},
     io::{PipeReader, Read, Write, pipe},
     panic,
-    process::Command,
     rc::Rc,
     sync::{
         Arc, Mutex,
@@ -15,80 +14,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::support::{Dropped, Trace, assert_ends, in_a_process_of_its_own, reports_of};
 use greenloop::{
     Deadline, Deferred, DelayedCallError, Reactor, ReactorHandle, Resolver, RunError, Stopped,
-    current, reactor, run, set_unhandled_hook, sleep, spawn, try_run, wait_for_deferred,
-    wait_for_deferred_timeout, yield_now,
+    current, reactor, run, sleep, spawn, try_run, wait_for_deferred, wait_for_deferred_timeout,
+    yield_now,
 };
 
 const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(2);
-
-/// What happened, in order.
-#[derive(Clone, Default)]
-struct Trace(Rc<RefCell<Vec<String>>>);
-
-impl Trace {
-    fn add(&self, what: impl ToString) {
-        self.0.borrow_mut().push(what.to_string());
-    }
-
-    /// A function that adds `what`.
-    fn adds(&self, what: impl ToString) -> impl FnOnce() + 'static {
-        let (trace, what) = (self.clone(), what.to_string());
-        move || trace.add(what)
-    }
-
-    fn taken(&self) -> Vec<String> {
-        self.0.take()
-    }
-}
-
-struct Dropped(Trace, &'static str);
-
-impl Drop for Dropped {
-    fn drop(&mut self) {
-        self.0.add(self.1);
-    }
-}
-
-fn reports_of<T>(f: impl FnOnce() -> T) -> (T, Vec<String>) {
-    let seen = Trace::default();
-    let sink = seen.clone();
-    let before = set_unhandled_hook(Some(Box::new(move |report| sink.add(report))));
-    let value = f();
-    set_unhandled_hook(before);
-    (value, seen.taken())
-}
-
-/// Runs `f` on a thread of its own, so that waiting for ever is a failure and not a hang.
-#[track_caller]
-fn assert_ends<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
-    let (done, ended) = mpsc::channel();
-    let thread = thread::spawn(move || done.send(f()));
-    match ended.recv_timeout(Duration::from_secs(20)) {
-        Ok(value) => value,
-        Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
-        Err(mpsc::RecvTimeoutError::Disconnected) => {
-            panic::resume_unwind(thread.join().expect_err("it sent nothing"))
-        }
-    }
-}
-
-/// Runs `body` in a process of its own, for what could abort: this test again, with a sign.
-#[track_caller]
-fn in_a_process_of_its_own(test: &str, body: impl FnOnce()) {
-    const SIGN: &str = "GREENLOOP_TEST_ALONE";
-    if std::env::var_os(SIGN).is_some() {
-        return body();
-    }
-    let mut alone = Command::new(std::env::current_exe().unwrap());
-    alone.args([test, "--exact", "--nocapture"]).env(SIGN, "1");
-    let output = alone.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}:\n{text}", output.status);
-    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "no test {test}");
-}
 
 /// Parks until `condition` holds, looking again after every turn.
 fn until(condition: impl Fn() -> bool) {
