@@ -75,15 +75,18 @@ fn a_killed_waiter_leaves_nothing_behind_that_wakes_its_successor_early() {
         let ours = Rc::new(ours);
         let fd = Rc::clone(&ours);
         kill_parked(spawn(move || drop(wait_readable(fd.as_fd(), Deadline::NEVER))));
-        kill_parked(spawn(|| sleep(5 * MOMENT)));
+        // In a debug build the first park at a place looks at its backtrace, which takes long.
+        for duration in [AGES, 100 * MOMENT] {
+            kill_parked(spawn(move || sleep(duration)));
+        }
         // Takes the same slot, on the same stack.
         let begin = Instant::now();
         let next = spawn(move || {
-            sleep(20 * MOMENT);
+            sleep(200 * MOMENT);
             begin.elapsed()
         });
         std::io::Write::write_all(&mut theirs, b"x").unwrap();
-        assert!(next.join().unwrap() >= 20 * MOMENT);
+        assert!(next.join().unwrap() >= 200 * MOMENT);
         drop(ours);
     });
 }
