@@ -205,7 +205,7 @@ impl Ctl {
     /// Makes this free block that of a greenlet which is to run `body`; it is then ready.
     #[inline]
     pub(super) fn occupy(self, body: Rc<dyn Body>) {
-        debug_assert_eq!(self.state.get(), State::Free);
+        assert_eq!(self.state.get(), State::Free, "a block is occupied once a life");
         self.state.set(State::Ready);
         // SAFETY: the block is free, so nobody refers to its content (CTL-2), which is nothing.
         unsafe { self.body().write(body) };
@@ -220,7 +220,7 @@ impl Ctl {
     /// Puts a fresh greenlet on a stack, which `take` takes from the pool that it names.
     #[inline]
     pub(super) fn begin(self, take: impl FnOnce(u16) -> Stack) {
-        debug_assert!(self.is_fresh());
+        assert!(self.is_fresh(), "a greenlet begins once");
         // SAFETY: a fresh greenlet's content is its body (written in `occupy`). It moves out here,
         // and is overwritten below.
         let body = unsafe { self.body().read() };
@@ -239,8 +239,7 @@ impl Ctl {
         self.head.set(head.as_ptr());
         // SAFETY: what the body borrows was vouched for when it was made `dyn Body` without a
         // lifetime, and it must not unwind. The closure stores the suspender, which lives as long
-        // as the coroutine's frames; the name lives until the
-        // body's run forgets it.
+        // as the coroutine's frames; the name lives until the body's run forgets it.
         let coroutine = unsafe {
             Coroutine::new(stack, move |suspender: &Suspender| {
                 self.suspender.set(suspender);
@@ -355,14 +354,14 @@ impl Ctl {
 
     /// Forgets the name of a greenlet that is about to end.
     pub(super) fn forget_name(self) {
-        debug_assert!(!self.is_fresh());
+        assert!(!self.is_fresh(), "only a running greenlet ends");
         // SAFETY: the head of its own stack (STACK-2), to which nobody keeps a reference.
         unsafe { (*self.head.get().cast_mut()).label.name = std::ptr::null() };
     }
 
     /// Gives a greenlet that is running another number.
     pub(super) fn renumber(self, id: u64) {
-        debug_assert!(!self.is_fresh());
+        assert!(!self.is_fresh(), "only a running greenlet makes calls");
         // SAFETY: the head of its own stack (STACK-2), to which nobody keeps a reference.
         unsafe { (*self.head.get().cast_mut()).label.id = id };
     }

@@ -19,6 +19,8 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
+use super::Hub;
+
 /// Frames that must not be suspended above, and what they are.
 const SUSPECTS: [(&str, &str); 4] = [
     ("thread_local::native::lazy::Storage", "the initialiser of a `thread_local!`"),
@@ -50,6 +52,8 @@ pub(super) fn walk() {
              limits\" of greenloop::spawn). Do the blocking part before, or on a thread of its \
              own:\n{text}"
         );
+        // The greenlet is about to park: what the hook of the reports does must not.
+        let _no_park = Hub::current().map(Hub::forbid_park);
         crate::report::unhandled("a greenlet", &message, &());
     }
 }
