@@ -34,7 +34,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 use super::{
     guard::{self, Way},
     overflow,
-    stack::{GUARD_BYTES, Stack},
+    stack::{GUARD_BYTES, Place, Stack},
 };
 
 /// Bytes of address space in the first slab, unless a single stack is larger: 64 default stacks.
@@ -55,6 +55,11 @@ const TRIM_MAX: usize = 1024;
 /// The smallest usable stack: a signal frame with AVX-512 and AMX state alone takes 12 KiB.
 const USABLE_BYTES_MIN: usize = 32 * 1024;
 
+const _: () = assert!(
+    SLAB_BYTES_MAX / (GUARD_BYTES + USABLE_BYTES_MIN) <= 1 << 16,
+    "the number of a slot in its slab has 16 bits"
+);
+
 #[derive(Debug)]
 struct Slab {
     address: NonZeroUsize,
@@ -68,7 +73,7 @@ pub(crate) struct StackPool {
     slot_bytes: usize,
     slabs: Vec<Slab>,
     /// Slots that were out before, guard installed: the last one returned at the end.
-    free: Vec<(u32, u32)>,
+    free: Vec<Place>,
     /// How many of `free`, from the front, have no memory.
     cold: usize,
     /// How many slots of the last slab were never out.
@@ -127,20 +132,18 @@ impl StackPool {
     pub(crate) fn take(&mut self) -> Stack {
         self.promised =
             self.promised.checked_sub(1).expect("a stack is promised before it is taken");
-        let (slab, index) = self.free.pop().expect("POOL-1: a promised stack is there");
+        let place = self.free.pop().expect("POOL-1: a promised stack is there");
         self.cold = self.cold.min(self.free.len());
         self.out += 1;
-        self.stack(slab, index)
+        self.stack(place)
     }
 
-    /// Tells the processor that the next `count` stacks will be taken soon, and where they begin.
-    pub(crate) fn prefetch(&self, count: u32) {
-        for (slab, index) in self.free.iter().rev().take(count as usize) {
-            let head = self.stack(*slab, *index).head().as_ptr();
-            super::prefetch(head);
-            super::prefetch(head.wrapping_sub(64));
-            super::prefetch(head.wrapping_sub(128));
-            super::prefetch(head.wrapping_sub(192));
+    /// Tells the processor that the stack which comes after `skip` others will be taken soon.
+    #[inline]
+    pub(crate) fn prefetch(&self, skip: u32) {
+        if let Some(place) = self.free.iter().rev().nth(skip as usize) {
+            let head = self.stack(*place).head().as_ptr();
+            (0..4).for_each(|line| super::prefetch(head.wrapping_sub(64 * line)));
         }
     }
 
@@ -148,7 +151,7 @@ impl StackPool {
     #[inline]
     pub(crate) fn put(&mut self, stack: Stack) {
         self.out -= 1;
-        self.free.push((stack.slab(), stack.index()));
+        self.free.push(stack.place());
     }
 
     /// Whether there are more idle stacks with memory than are worth keeping.
@@ -161,16 +164,16 @@ impl StackPool {
     pub(crate) fn trim(&mut self) {
         let until = self.free.len().saturating_sub(WARM_MAX).min(self.cold + TRIM_MAX);
         for place in self.cold..until {
-            let (slab, index) = self.free[place];
-            discard(&self.stack(slab, index), self.slot_bytes);
+            discard(&self.stack(self.free[place]), self.slot_bytes);
         }
         self.cold = self.cold.max(until);
     }
 
-    fn stack(&self, slab: u32, index: u32) -> Stack {
-        let limit = self.slabs[slab as usize].address.get() + index as usize * self.slot_bytes;
+    fn stack(&self, place: Place) -> Stack {
+        let slab = &self.slabs[usize::from(place.slab)];
+        let limit = slab.address.get() + usize::from(place.index) * self.slot_bytes;
         let limit = NonZeroUsize::new(limit).expect("a slot of a mapping is not at null");
-        Stack::new(limit, self.slot_bytes, slab, index)
+        Stack::new(limit, self.slot_bytes, place)
     }
 
     #[cold]
@@ -180,12 +183,14 @@ impl StackPool {
         }
         let slab = self.slabs.len() - 1;
         let index = self.slabs[slab].len / self.slot_bytes - self.fresh;
-        let stack = self.stack(slab as u32, index as u32);
+        // Both fit: see `grow`.
+        let place = Place { slab: slab as u16, index: index as u16 };
+        let stack = self.stack(place);
         // SAFETY: the range is the lowest part of a slot that was never out: ours, mapped, unused.
         unsafe { guard::install(stack.limit(), GUARD_BYTES) }.map_err(|e| self.explain(e))?;
         self.fresh -= 1;
         // In front, as one that has no memory: those that were used before are warmer.
-        self.free.push((slab as u32, index as u32));
+        self.free.push(place);
         let last = self.free.len() - 1;
         self.free.swap(self.cold, last);
         self.cold += 1;
@@ -193,6 +198,10 @@ impl StackPool {
     }
 
     fn grow(&mut self) -> io::Result<()> {
+        if self.slabs.len() > usize::from(u16::MAX) {
+            let text = "no stack for a greenlet: 65,536 mappings of stacks of this size are in use";
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, text));
+        }
         if self.slot_bytes > SLOT_BYTES_MAX {
             let text =
                 format!("no stack for a greenlet: more than {SLOT_BYTES_MAX} bytes asked for");

@@ -80,16 +80,29 @@ pub(super) fn head_of(limit: usize, slot_bytes: usize, index: usize) -> usize {
 #[derive(Debug)]
 pub(crate) struct Stack {
     base: NonZeroUsize,
-    limit: NonZeroUsize,
-    slab: u32,
-    index: u32,
+    /// The size of the slot in units of [`UNIT_BYTES`].
+    slot_units: u32,
+    place: Place,
 }
 
+/// Which slot of which slab. Two numbers of 16 bits, so that a `Stack` is two words: slabs are
+/// 2 GiB at least, once they are grown up, and slots 64 KiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) slab: u16,
+    pub(super) index: u16,
+}
+
+/// The unit in which a stack keeps the size of its slot: the smallest page.
+const UNIT_BYTES: usize = 4096;
+
+const _: () = assert!(size_of::<Stack>() == 16, "it lies in the first line of a control block");
+
 impl Stack {
-    pub(super) fn new(limit: NonZeroUsize, slot_bytes: usize, slab: u32, index: u32) -> Stack {
-        let base = head_of(limit.get(), slot_bytes, index as usize);
+    pub(super) fn new(limit: NonZeroUsize, slot_bytes: usize, place: Place) -> Stack {
+        let base = head_of(limit.get(), slot_bytes, place.index.into());
         let base = NonZeroUsize::new(base).expect("a head above a mapped limit is not null");
-        Stack { base, limit, slab, index }
+        Stack { base, slot_units: (slot_bytes / UNIT_BYTES) as u32, place }
     }
 
     /// The head: `HEAD_BYTES` bytes, 64-byte aligned, in the same page as the first frames.
@@ -100,19 +113,17 @@ impl Stack {
 
     /// The lowest address that frames may use.
     pub(super) fn lowest(&self) -> usize {
-        self.limit.get() + GUARD_BYTES
+        self.limit() + GUARD_BYTES
     }
 
     pub(super) fn limit(&self) -> usize {
-        self.limit.get()
+        let slot_bytes = self.slot_units as usize * UNIT_BYTES;
+        // The inverse of `head_of`.
+        self.base.get() - head_of(0, slot_bytes, self.place.index.into())
     }
 
-    pub(super) fn slab(&self) -> u32 {
-        self.slab
-    }
-
-    pub(super) fn index(&self) -> u32 {
-        self.index
+    pub(super) fn place(&self) -> Place {
+        self.place
     }
 }
 
@@ -128,6 +139,6 @@ unsafe impl corosensei::stack::Stack for Stack {
 
     #[inline]
     fn limit(&self) -> NonZeroUsize {
-        self.limit
+        NonZeroUsize::new(self.limit()).expect("a slot of a mapping is not at null")
     }
 }

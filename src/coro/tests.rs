@@ -213,7 +213,7 @@ fn sizes_are_rounded_up_to_pages_and_to_a_minimum() {
 fn a_pool_unmaps_its_slabs_when_no_stack_is_out_and_only_then() {
     let mut pool = StackPool::new(1 << 20);
     let stack = take(&mut pool);
-    let (lowest, slab) = (stack.lowest(), stack.slab());
+    let (lowest, slab) = (stack.lowest(), stack.place().slab);
     assert_eq!(slab, 0);
     drop(pool);
     assert!(is_readable(lowest), "POOL-2: one is out");

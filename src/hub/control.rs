@@ -9,10 +9,10 @@
 //! # States
 //!
 //! ```text
-//! Free ──────occupy──────▶ Ready  ◀──timer, kill── Delayed ◀─ (spawn_later, from Ready)
-//!   ▲                        │ ▲
-//!   │          begin, resume ▼ └──────wake, timer, kill, timeout, yield_now───────┐
-//!   └──reap──(ends)─── Running ──Hub::switch_out──▶ Parked (or Ready: yield_now) ─┘
+//! Free ──occupy──▶ New ◀──timer, kill── Delayed ◀─ (spawn_later, from New)
+//!   ▲               │     ┌──────resume──── Ready ◀────wake, timer, kill, timeout────┐
+//!   │         begin ▼     ▼                                                          │
+//!   └──reap──(ends)─ Running ──Hub::switch_out──▶ Parked (or Yielded: yield_now) ────┘
 //! ```
 //!
 //! # Invariants
@@ -57,8 +57,12 @@ pub(super) enum State {
     Free,
     /// Spawned, to be started by a timer.
     Delayed,
-    /// In a run queue.
+    /// In a run queue for the first time: it has no stack yet.
+    New,
+    /// In a run queue, because it was woken.
     Ready,
+    /// In a run queue, because it yielded.
+    Yielded,
     /// The one that runs.
     Running,
     /// Waits to be woken.
@@ -138,6 +142,8 @@ pub(super) struct Rare {
     pub(super) panic: Option<Box<PanicNote>>,
     /// The timer that is to start it.
     pub(super) start: Option<Key>,
+    /// The round in which it was counted as unwinding when it suspended; 0 when it was not.
+    pub(super) counted: u64,
 }
 
 /// The block.
@@ -149,20 +155,20 @@ pub(super) struct Control {
     pub(super) kill: Cell<Kill>,
     /// Whether it is known to be unwinding; see `Hub::is_unwinding`.
     pub(super) unwinding: Cell<bool>,
-    /// Whether it is inside of a `shield`.
-    pub(super) shielded: Cell<bool>,
+    /// `SHIELDED` and `TIMED`.
+    marks: Cell<u8>,
     /// Its place in the table.
     pub(super) slot: u32,
     /// A body while `head` is null, a coroutine afterwards; nothing in a free block.
     content: UnsafeCell<Content>,
-
     suspender: Cell<*const Suspender>,
-    /// Where its stack pointer was when it last suspended, roughly: to be prefetched.
+
+    /// Where its stack pointer was when it last parked, roughly: to be prefetched.
     stack_pointer: Cell<*const u8>,
     /// The wait that is under way; 0 when there is none, or when it was woken.
     pub(super) ticket: Cell<u64>,
     /// The earliest deadline among the timeouts that are not held back.
-    pub(super) frames_deadline: Cell<Deadline>,
+    frames_deadline: Cell<Deadline>,
     /// What it waits for, when parked; what ended its wait, afterwards.
     pub(super) waits_on: Cell<WaitOn>,
     /// Since when it is parked.
@@ -172,8 +178,14 @@ pub(super) struct Control {
     rare: Cell<Option<Box<Rare>>>,
 }
 
+/// A mark: it is inside of a `shield`.
+const SHIELDED: u8 = 1;
+
+/// A mark: `frames_deadline` is not `NEVER`. So the second line is not looked at for it.
+const TIMED: u8 = 2;
+
 const _: () = assert!(size_of::<Control>() == 128, "a block is two cache lines");
-const _: () = assert!(std::mem::offset_of!(Control, suspender) == 64, "one line for a switch");
+const _: () = assert!(std::mem::offset_of!(Control, stack_pointer) == 64, "one line for a switch");
 
 /// A block of a living hub (`CTL-1`).
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -186,7 +198,7 @@ impl Control {
             state: Cell::new(State::Free),
             kill: Cell::new(Kill::None),
             unwinding: Cell::new(false),
-            shielded: Cell::new(false),
+            marks: Cell::new(0),
             slot,
             content: UnsafeCell::new(Content { nothing: () }),
             suspender: Cell::new(std::ptr::null()),
@@ -202,11 +214,11 @@ impl Control {
 }
 
 impl Ctl {
-    /// Makes this free block that of a greenlet which is to run `body`; it is then ready.
+    /// Makes this free block that of a greenlet which is to run `body`; it is then new.
     #[inline]
     pub(super) fn occupy(self, body: Rc<dyn Body>) {
         assert_eq!(self.state.get(), State::Free, "a block is occupied once a life");
-        self.state.set(State::Ready);
+        self.state.set(State::New);
         // SAFETY: the block is free, so nobody refers to its content (CTL-2), which is nothing.
         unsafe { self.body().write(body) };
     }
@@ -215,6 +227,48 @@ impl Ctl {
     #[inline(always)]
     pub(super) fn is_fresh(&self) -> bool {
         self.head.get().is_null()
+    }
+
+    /// The earliest deadline among the timeouts that are not held back.
+    #[inline(always)]
+    pub(super) fn frames_deadline(&self) -> Deadline {
+        if self.has(TIMED) { self.frames_deadline.get() } else { Deadline::NEVER }
+    }
+
+    /// Sets it, and returns what it was.
+    pub(super) fn set_frames_deadline(&self, deadline: Deadline) -> Deadline {
+        let before = self.frames_deadline();
+        self.mark(TIMED, !deadline.is_never());
+        self.frames_deadline.set(deadline);
+        before
+    }
+
+    /// Whether a kill is there, or a timeout that may have elapsed.
+    #[inline(always)]
+    pub(super) fn has_notice(&self) -> bool {
+        self.kill.get() != Kill::None || self.has(TIMED)
+    }
+
+    /// Whether it is inside of a `shield`.
+    pub(super) fn is_shielded(&self) -> bool {
+        self.has(SHIELDED)
+    }
+
+    /// Says whether it is inside of a `shield`, and returns whether it was.
+    pub(super) fn set_shielded(&self, shielded: bool) -> bool {
+        let before = self.has(SHIELDED);
+        self.mark(SHIELDED, shielded);
+        before
+    }
+
+    #[inline(always)]
+    fn has(&self, mark: u8) -> bool {
+        self.marks.get() & mark != 0
+    }
+
+    fn mark(&self, mark: u8, set: bool) {
+        let others = self.marks.get() & !mark;
+        self.marks.set(if set { others | mark } else { others });
     }
 
     /// Puts a fresh greenlet on a stack, which `take` takes from the pool that it names.
@@ -263,6 +317,13 @@ impl Ctl {
         coroutine.resume()
     }
 
+    /// Notes where the stack pointer is now: for a greenlet that is about to park.
+    #[inline(always)]
+    pub(super) fn note_stack_pointer(self) {
+        let here = std::mem::MaybeUninit::<u8>::uninit();
+        self.stack_pointer.set(here.as_ptr());
+    }
+
     /// Leaves the greenlet; returns when it is resumed.
     ///
     /// # Safety
@@ -270,8 +331,6 @@ impl Ctl {
     /// Called by the greenlet itself, on its own stack.
     #[inline(always)]
     pub(super) unsafe fn suspend(self) {
-        let here = 0u8;
-        self.stack_pointer.set(&raw const here);
         // SAFETY: stored when the greenlet began to run, and valid while its root frame lives,
         // which it does since we are called from above it.
         unsafe { (*self.suspender.get()).suspend() };
@@ -293,9 +352,8 @@ impl Ctl {
         self.state.set(State::Free);
         self.kill.set(Kill::None);
         self.unwinding.set(false);
-        self.shielded.set(false);
         self.ticket.set(0);
-        self.frames_deadline.set(Deadline::NEVER);
+        self.marks.set(0);
         drop(self.rare.take());
         // SAFETY: the greenlet has begun, so the content is its coroutine, which moves out here,
         // once: the state says so.
@@ -307,11 +365,24 @@ impl Ctl {
     /// of the next one are not in the first-level cache; waiting for them costs more than the
     /// switch.
     #[inline(always)]
-    pub(super) fn prefetch(self) {
+    pub(super) fn prefetch_block(self) {
+        let block: *const u8 = self.0.as_ptr().cast();
+        prefetch(block);
+    }
+
+    /// The same for the page of its stack. Its block should be here by now.
+    #[inline(always)]
+    pub(super) fn prefetch_base(self) {
+        prefetch(self.suspender.get().cast());
+    }
+
+    /// The same for all that a switch touches of its stack, and a wait of its block.
+    #[inline(always)]
+    pub(super) fn prefetch_stack(self) {
+        self.prefetch_base();
         let stack_pointer = self.stack_pointer.get();
         prefetch(stack_pointer);
         prefetch(stack_pointer.wrapping_add(64));
-        prefetch(self.suspender.get().cast());
     }
 
     /// Does something with what few greenlets need. `f` must not come back here.

@@ -134,7 +134,7 @@ impl Source {
         let mut deadline = None;
         loop {
             // Where a kill cannot unwind, what needs no waiting is still done; a wait fails.
-            let _ = hub.interrupts(ctl, Mode::Infallible);
+            let _ = ctl.interrupts(Mode::Infallible);
             if self.closed.load(Ordering::Acquire) {
                 return Err(closed_error());
             }
@@ -290,7 +290,7 @@ pub(super) fn wait_for(
 ) -> io::Result<()> {
     let hub = Hub::current().ok_or(CannotPark::OutsideRun)?;
     let ctl = hub.may_park()?;
-    hub.interrupts(ctl, Mode::Fallible)?;
+    ctl.interrupts(Mode::Fallible)?;
     let id = hub.reactor.register_foreign(fd, &mut |waiter| hub.wake(waiter))?;
     park_listed(hub, fd.as_raw_fd(), id, direction, deadline)
 }

@@ -240,8 +240,8 @@ impl<'h> Wait<'h> {
             if self.is_woken() {
                 return Ok(());
             }
-            hub.interrupts(ctl, mode)?;
-            let until = match ctl.frames_deadline.get() {
+            ctl.interrupts(mode)?;
+            let until = match ctl.frames_deadline() {
                 // It has passed and cannot unwind now: it must not end every wait at once.
                 passed if passed <= hub.reactor.now() => deadline,
                 _ if mode == Mode::Uninterruptible => deadline,
@@ -252,6 +252,7 @@ impl<'h> Wait<'h> {
             });
             ctl.waits_on.set(self.on);
             ctl.since.set(hub.reactor.now());
+            ctl.note_stack_pointer();
             hub.switch_out(ctl, State::Parked);
             if let Some(key) = timer
                 && ctl.waits_on.get() != WaitOn::Elapsed
@@ -259,7 +260,7 @@ impl<'h> Wait<'h> {
                 hub.reactor.cancel_timer(key);
             }
             if !self.is_woken() && deadline <= hub.reactor.now() {
-                hub.interrupts(ctl, mode)?;
+                ctl.interrupts(mode)?;
                 return Err(Interrupt::TimedOut);
             }
         }
@@ -272,6 +273,25 @@ impl Drop for Wait<'_> {
         if !self.is_woken() {
             self.ctl.ticket.set(0);
         }
+    }
+}
+
+impl Ctl {
+    /// Notices a kill or an elapsed timeout of the current greenlet, which this must be: the heart
+    /// of every cancellation point.
+    ///
+    /// Unwinds if there is one and SOUND-7 allows it. Otherwise a fallible call gets the error, an
+    /// infallible one `Ok`, and the kill stays pending.
+    ///
+    /// Not a method of the hub: what a greenlet keeps across a switch lies on its stack, and is
+    /// slow to fetch. This needs the block alone, unless there is something to notice.
+    #[inline(always)]
+    pub(super) fn interrupts(self, mode: Mode) -> Result<(), Interrupt> {
+        #[cold]
+        fn look(ctl: Ctl, mode: Mode) -> Result<(), Interrupt> {
+            Hub::current().map_or(Ok(()), |hub| hub.interrupt(ctl, mode))
+        }
+        if self.has_notice() { look(self, mode) } else { Ok(()) }
     }
 }
 
@@ -305,15 +325,28 @@ impl Hub {
         #[cfg(debug_assertions)]
         super::lint::walk();
         ctl.state.set(state);
-        let unwinding = self.is_unwinding(ctl);
-        let round = self.unwinders_round.get();
-        if unwinding {
-            self.unwinders.set(self.unwinders.get() + 1);
+        if std::thread::panicking() || ctl.unwinding.get() || self.unwinders.get() > 0 {
+            self.count_unwinder(ctl);
         }
         // SAFETY: `ctl` is the current greenlet (asserted above; every caller has it from
         // `may_park`), so this runs on its own stack.
         unsafe { ctl.suspend() };
-        if unwinding && round == self.unwinders_round.get() {
+    }
+
+    /// Counts a greenlet that is about to be suspended, if it is in the midst of an unwind.
+    #[cold]
+    fn count_unwinder(&self, ctl: Ctl) {
+        if self.is_unwinding(ctl) {
+            self.unwinders.set(self.unwinders.get() + 1);
+            ctl.rare(|rare| rare.counted = self.unwinders_round.get());
+        }
+    }
+
+    /// Undoes that, when the greenlet is about to go on.
+    #[cold]
+    pub(super) fn uncount_unwinder(&self, ctl: Ctl) {
+        let counted = ctl.rare(|rare| std::mem::take(&mut rare.counted));
+        if counted == self.unwinders_round.get() {
             self.unwinders.set(self.unwinders.get() - 1);
         }
     }
@@ -340,31 +373,24 @@ impl Hub {
     #[inline(always)]
     pub(super) fn requeue(&self, ctl: Ctl) {
         self.yielded.push(ctl);
-        self.switch_out(ctl, State::Ready);
-    }
-
-    /// Notices a kill or an elapsed timeout of the current greenlet: the heart of every
-    /// cancellation point.
-    ///
-    /// Unwinds if there is one and SOUND-7 allows it. Otherwise a fallible call gets the error, an
-    /// infallible one `Ok`, and the kill stays pending.
-    #[inline(always)]
-    pub(super) fn interrupts(&self, ctl: Ctl, mode: Mode) -> Result<(), Interrupt> {
-        if self.is_interrupted(ctl) { self.interrupt(ctl, mode) } else { Ok(()) }
+        self.switch_out(ctl, State::Yielded);
     }
 
     #[cold]
     fn interrupt(&self, ctl: Ctl, mode: Mode) -> Result<(), Interrupt> {
+        if !self.is_interrupted(ctl) {
+            return Ok(());
+        }
         self.reactor.fresh_now();
         let unwinding = self.is_unwinding(ctl);
-        let free = !unwinding && !ctl.shielded.get() && !cfg!(panic = "abort");
+        let free = !unwinding && !ctl.is_shielded() && !cfg!(panic = "abort");
         match mode {
             Mode::Uninterruptible => return Ok(()),
             // What is pending is in force here, and not held back by a shield or an unwind.
             Mode::Noticing => {
-                let killed = ctl.kill.get() != Kill::None && !ctl.shielded.get();
+                let killed = ctl.kill.get() != Kill::None && !ctl.is_shielded();
                 // Those outside of the innermost shield are not in it.
-                let elapsed = ctl.frames_deadline.get() <= self.reactor.now();
+                let elapsed = ctl.frames_deadline() <= self.reactor.now();
                 let unwinds = !unwinding && !cfg!(panic = "abort") && (killed || elapsed);
                 return if unwinds { Err(Interrupt::Killed) } else { Ok(()) };
             }
@@ -404,16 +430,18 @@ impl Hub {
     #[inline]
     pub(crate) fn checkpoint(&self, mode: Mode) {
         if let Some(ctl) = self.current.get() {
-            let _ = self.interrupts(ctl, mode);
+            let _ = ctl.interrupts(mode);
         }
     }
 
     /// Whether a kill or an elapsed timeout waits to be noticed.
     #[inline]
     pub(super) fn is_interrupted(&self, ctl: Ctl) -> bool {
-        let deadline = ctl.frames_deadline.get();
-        ctl.kill.get() != Kill::None
-            || (!deadline.is_never() && deadline <= self.reactor.clock_now())
+        if ctl.kill.get() != Kill::None {
+            return true;
+        }
+        let deadline = ctl.frames_deadline();
+        !deadline.is_never() && deadline <= self.reactor.clock_now()
     }
 
     /// Whether the current greenlet is unwinding.

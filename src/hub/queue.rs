@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 
-use super::control::Ctl;
+use super::control::{Ctl, State};
 
 /// Greenlets that are ready, in the order in which they became so.
 #[derive(Debug, Default)]
@@ -55,38 +55,46 @@ impl RunQueue {
     }
 }
 
-/// How many greenlets are prefetched at a time.
-const LOOKAHEAD: u32 = 8;
+/// How far ahead of the greenlet that is resumed others are prefetched.
+const LOOKAHEAD: u32 = 4;
 
-/// Prefetches the greenlets that come next in a run queue, some at a time: each is on a page of its
-/// own, and the processor translates several addresses at once if it meets them together.
+/// Prefetches the greenlets that come next in a run queue, a few resumes before their turn: first
+/// the block, and, once that is here and says where it is, the stack. One that has yielded was here
+/// a moment ago: only its page has to be looked up. One that was woken may have been away for long.
 #[derive(Debug, Default)]
 pub(super) struct Lookahead {
-    /// How many of the next ones were prefetched.
-    done: u32,
+    /// The last one whose block was prefetched.
+    scout: Option<Ctl>,
+    /// How many places it is behind the one that runs.
+    lead: u32,
 }
 
 impl Lookahead {
-    /// `popped` has just been taken from the queue. Returns how many of the next ones, that were
-    /// not looked at before, have no stack yet.
+    /// `popped` has just been taken from the queue. Calls `fresh` for each of the next ones that
+    /// has no stack yet, with its distance.
     #[inline(always)]
-    pub(super) fn follow(&mut self, popped: Ctl) -> u32 {
-        if self.done > 0 {
-            self.done -= 1;
-            return 0;
-        }
-        let mut fresh = 0;
-        let mut at = popped;
-        while self.done < LOOKAHEAD {
-            let Some(next) = at.next.get() else { break };
-            if next.is_fresh() {
-                fresh += 1;
-            } else {
-                next.prefetch();
+    pub(super) fn follow(&mut self, popped: Ctl, mut fresh: impl FnMut(u32)) {
+        let mut scout = match self.scout {
+            Some(scout) if self.lead > 0 => scout,
+            _ => {
+                self.lead = 1;
+                popped
             }
-            at = next;
-            self.done += 1;
+        };
+        self.lead -= 1;
+        while self.lead < LOOKAHEAD {
+            let Some(next) = scout.next.get() else { break };
+            next.prefetch_block();
+            if self.lead > 0 {
+                match scout.state.get() {
+                    State::New => fresh(self.lead),
+                    State::Ready => scout.prefetch_stack(),
+                    _ => scout.prefetch_base(),
+                }
+            }
+            scout = next;
+            self.lead += 1;
         }
-        fresh
+        self.scout = Some(scout);
     }
 }

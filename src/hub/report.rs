@@ -96,9 +96,7 @@ impl Hub {
                 waits_on: match ctl.state.get() {
                     State::Parked => self.say_waits_on(*ctl),
                     State::Delayed => "its delayed start".to_owned(),
-                    State::Ready | State::Running | State::Free => {
-                        "nothing (ready to run)".to_owned()
-                    }
+                    _ => "nothing (ready to run)".to_owned(),
                 },
                 since: if parked { now.duration_since(ctl.since.get()) } else { Duration::ZERO },
                 birth: place,

@@ -28,7 +28,7 @@ use std::{
 };
 
 use super::{
-    BATCH, CURRENT, Hub, PACE_AFTER, POLL_AFTER_NS, POLL_EVERY,
+    BATCH, CURRENT, Hub, PACE_AFTER, POLL_AFTER_NS, POLL_EVERY, SHORT_QUEUE,
     control::{Ctl, Kill, Role, State},
     join::JoinError,
     park::Wake,
@@ -323,11 +323,8 @@ impl Hub {
         let mut ahead = Lookahead::default();
         for place in 0..BATCH {
             let Some(ctl) = self.ready.pop() else { break };
-            if place > 0 {
-                let fresh = ahead.follow(ctl);
-                if fresh > 0 {
-                    self.pools.borrow()[0].prefetch(fresh);
-                }
+            if place >= SHORT_QUEUE {
+                ahead.follow(ctl, |distance| self.pools.borrow()[0].prefetch(distance));
             }
             self.unpolled.set(self.unpolled.get() + 1);
             self.resume(ctl);

@@ -328,7 +328,7 @@ impl Hub {
             if let Some(key) = ctl.rare(|rare| rare.start.take()) {
                 self.reactor.cancel_timer(key);
             }
-            ctl.state.set(State::Ready);
+            ctl.state.set(State::New);
             self.ready.push(ctl);
         }
     }
@@ -341,7 +341,7 @@ impl Hub {
         match ctl.state.get() {
             State::Parked => self.make_ready(ctl),
             State::Delayed => self.start_delayed(ctl),
-            State::Ready | State::Running | State::Free => {}
+            State::New | State::Ready | State::Yielded | State::Running | State::Free => {}
         }
     }
 }

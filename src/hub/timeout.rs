@@ -90,9 +90,9 @@ fn here(name: &str) -> (&'static Hub, Ctl) {
 #[track_caller]
 pub fn yield_now() {
     let (hub, ctl) = here("yield_now");
-    let _ = hub.interrupts(ctl, Mode::Infallible);
+    let _ = ctl.interrupts(Mode::Infallible);
     hub.requeue(ctl);
-    let _ = hub.interrupts(ctl, Mode::Infallible);
+    let _ = ctl.interrupts(Mode::Infallible);
 }
 
 /// Parks the current greenlet for `duration`.
@@ -118,7 +118,7 @@ pub fn sleep(duration: Duration) {
         return yield_now();
     }
     let (hub, ctl) = here("sleep");
-    let _ = hub.interrupts(ctl, Mode::Infallible);
+    let _ = ctl.interrupts(Mode::Infallible);
     let deadline = hub.deadline_in(duration);
     let wait = Wait::begin(hub, WaitOn::Sleep).expect("checked above");
     // Nobody has the wait's wake, so only the deadline ends it.
@@ -167,10 +167,10 @@ pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed> 
     let id = hub.next_ticket();
     let deadline = hub.deadline_in(limit);
     ctl.rare(|rare| rare.frames.push(Frame { deadline, id, raised: false }));
-    let outer = ctl.frames_deadline.replace(ctl.frames_deadline.get().min(deadline));
+    let outer = ctl.set_frames_deadline(ctl.frames_deadline().min(deadline));
     let result = unwind::catch(f);
     ctl.rare(|rare| rare.frames.pop());
-    ctl.frames_deadline.set(outer);
+    ctl.set_frames_deadline(outer);
     match result {
         Ok(value) => Ok(value),
         Err(payload) if payload.downcast_ref() == Some(&Payload::Timeout(id)) => Err(Elapsed(())),
@@ -206,19 +206,19 @@ pub fn shield<T>(f: impl FnOnce() -> T) -> T {
     }
     impl Drop for Restore {
         fn drop(&mut self) {
-            self.ctl.shielded.set(self.shielded);
+            self.ctl.set_shielded(self.shielded);
             if !self.deadline.is_never() {
                 self.ctl.rare(|rare| rare.shielded_frames = self.frames);
-                self.ctl.frames_deadline.set(self.deadline);
+                self.ctl.set_frames_deadline(self.deadline);
             }
         }
     }
     // Without a timeout around it (nearly always) there is nothing to hold back.
-    let deadline = ctl.frames_deadline.replace(Deadline::NEVER);
+    let deadline = ctl.set_frames_deadline(Deadline::NEVER);
     let frames = match deadline.is_never() {
         true => 0,
         false => ctl.rare(|rare| std::mem::replace(&mut rare.shielded_frames, rare.frames.len())),
     };
-    let _restore = Restore { ctl, shielded: ctl.shielded.replace(true), frames, deadline };
+    let _restore = Restore { ctl, shielded: ctl.set_shielded(true), frames, deadline };
     f()
 }
