@@ -35,7 +35,7 @@ use super::{
     park::{CannotPark, Mode, Wait, WaitOn, Wake},
 };
 pub(crate) use crate::reactor::Direction;
-use crate::{reactor::SourceId, time::Deadline};
+use crate::{reactor::SourceId, sys::refill_return_predictor, time::Deadline};
 
 /// A descriptor that this crate owns, in non-blocking mode.
 ///
@@ -139,7 +139,9 @@ impl Source {
                 return Err(closed_error());
             }
             if !hub.reactor.sources().is_blocked(number, self.id, direction) {
-                match operation(self.fd.as_fd()) {
+                let done = operation(self.fd.as_fd());
+                refill_return_predictor();
+                match done {
                     Ok((value, moved)) => {
                         if let Moved::Part = moved {
                             hub.reactor.sources().clear_after_short(number, self.id, direction);

@@ -166,7 +166,7 @@ impl Hub {
     ///
     /// Not inlined: the compiler would compute the address of the thread-local once for a whole
     /// loop of the user's, and keep it on the greenlet's stack across each switch, where it is slow
-    /// to fetch, and all that follows waits for it. A call costs a nanosecond and waits for nothing.
+    /// to fetch, and all that follows waits for it. A call costs a nanosecond and waits for none.
     #[inline(never)]
     #[expect(unsafe_code, reason = "the pointer in the thread-local is live: HUB-2")]
     pub(crate) fn current() -> Option<&'static Hub> {
