@@ -10,6 +10,7 @@ pub mod net;
 mod reactor;
 mod report;
 mod sys;
+pub mod testing;
 mod time;
 
 pub use bridge::{
@@ -26,4 +27,4 @@ pub use hub::{
     try_run, wait_readable, wait_writable, yield_now,
 };
 pub use report::{Unhandled, UnhandledHook, set_unhandled_hook};
-pub use time::{Clock, Deadline, SystemClock};
+pub use time::{Clock, Deadline, Passing, SystemClock};

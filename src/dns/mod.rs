@@ -76,6 +76,7 @@ fn ask(pool: &'static Pool, question: impl FnOnce() -> Answer + Send + 'static) 
     let hub = Hub::to_park()?;
     hub.checkpoint(Mode::Fallible);
     let wait = Wait::begin(hub, WaitOn::Offload)?;
+    let _owed = hub.reactor.owe();
     let reply = Reply::new(hub, wait.wake());
     let asked = Asked { pool, answer: Arc::clone(&reply.answer) };
     pool.submit(Job { question: Box::new(question), reply })?;

@@ -13,8 +13,9 @@
 //! 2. See that somebody runs what the reactor wants to be called (`calls`).
 //! 3. Those that only yielded come next. They wait for a poll, but not for one each: after
 //!    `POLL_EVERY` resumes, or 50 us, the reactor is polled without sleeping.
-//! 4. Nothing is ready: sleep in the reactor until something is. If nothing can ever be and main is
-//!    waiting, main unwinds with `WouldBlockForever`.
+//! 4. Nothing is ready: wake whoever waits for just that (`quiet`), or sleep in the reactor until
+//!    something is. If nothing can ever be and main is waiting, main unwinds with
+//!    `WouldBlockForever`.
 //!
 //! # Invariants
 //!
@@ -41,6 +42,7 @@ mod join;
 mod lint;
 pub(crate) mod park;
 mod queue;
+mod quiet;
 mod report;
 mod run;
 mod scope;
@@ -65,6 +67,8 @@ pub use timeout::{Elapsed, Killed, shield, sleep, timeout, yield_now};
 pub use unwind::is_kill;
 
 pub(crate) use calls::Message;
+pub(crate) use quiet::settle;
+pub(crate) use run::try_run_on;
 
 use self::{
     calls::Calls,
@@ -75,7 +79,7 @@ use self::{
 use crate::{
     coro::StackPool,
     reactor::{Core, Inbox, Sink},
-    time::{Clock, Deadline},
+    time::{Clock, Deadline, Passing},
 };
 
 /// Greenlets resumed before the loop looks up. Bounds how long a due timer waits behind wakes.
@@ -129,6 +133,8 @@ pub(crate) struct Hub {
     no_park: Cell<u32>,
     /// Operations that the current greenlet may still do before it must yield.
     slice: Cell<u32>,
+    /// Those who wait until nobody else runs.
+    quiet: RefCell<Vec<Wake>>,
     /// How the run is to end, once that is known.
     fate: run::Fate,
     /// Resumes since the last poll.
@@ -155,6 +161,7 @@ impl Hub {
             unwinders_round: Cell::new(1),
             no_park: Cell::new(0),
             slice: Cell::new(0),
+            quiet: RefCell::default(),
             fate: run::Fate::default(),
             unpolled: Cell::new(0),
             trimming: Cell::new(false),
@@ -245,8 +252,13 @@ impl Hub {
     }
 
     /// Sees that idle stacks are trimmed if there are many. Called before the hub sleeps.
+    ///
+    /// Not where time is virtual: it would pass for a timer that is no part of the program.
     fn trim_later(&self) {
-        if !self.trimming.get() && self.pools.borrow().iter().any(StackPool::is_fat) {
+        if !self.trimming.get()
+            && self.reactor.passing() == Passing::ByItself
+            && self.pools.borrow().iter().any(StackPool::is_fat)
+        {
             self.trimming.set(true);
             let deadline = self.reactor.now().saturating_add(TRIM_INTERVAL);
             self.reactor.add_timer(deadline, Wake::Trim);
@@ -288,6 +300,10 @@ impl Sink<Wake, Message> for Hub {
             Message::Call(call) => self.call_if_running(call),
             Message::Stop => self.stop(),
         }
+    }
+
+    fn own_timers_count(&self) -> usize {
+        usize::from(self.trimming.get()) + self.fate.shutdown_timers_count.get()
     }
 }
 

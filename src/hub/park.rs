@@ -56,8 +56,12 @@ pub(crate) enum WaitOn {
     Future,
     /// The children of a scope.
     Scope(u32),
-    /// An answer of an OS thread.
+    /// An answer of an OS thread. Whoever waits for one has said so by `Core::owe`.
     Offload,
+    /// All others to be parked.
+    Quiet,
+    /// The Deferreds of a cooperator's tasks, or the end of their pauses.
+    Tasks(u32),
 }
 
 impl fmt::Display for WaitOn {
@@ -74,6 +78,8 @@ impl fmt::Display for WaitOn {
             WaitOn::Future => write!(f, "a future to be ready"),
             WaitOn::Scope(count) => write!(f, "{count} child(ren) of its scope"),
             WaitOn::Offload => write!(f, "an OS thread to answer"),
+            WaitOn::Quiet => write!(f, "all others to be parked"),
+            WaitOn::Tasks(count) => write!(f, "{count} cooperative task(s), all of them paused"),
         }
     }
 }
@@ -480,7 +486,10 @@ impl Hub {
                 }
             }
             Wake::Trim => self.trim(),
-            Wake::ShutdownHalfOver => self.insist(),
+            Wake::ShutdownHalfOver => {
+                self.fate.shutdown_timers_count.set(1);
+                self.insist();
+            }
             Wake::ShutdownOver => self.give_up(),
         }
     }

@@ -39,7 +39,7 @@ use super::{
 };
 use crate::{
     coro::{AltStack, catch_overflows},
-    time::{Clock, SystemClock},
+    time::{Clock, Passing, SystemClock},
 };
 
 /// How long greenlets may hold up the end of a run, if nothing else was set.
@@ -97,6 +97,8 @@ pub(super) struct Fate {
     main: Cell<Option<Ctl>>,
     main_ended: Cell<bool>,
     shutdown_limit: Cell<Option<Duration>>,
+    /// How many timers are set for the end of an orderly shutdown.
+    pub(super) shutdown_timers_count: Cell<usize>,
     /// Why main was killed, if it was not by the user.
     verdict: RefCell<Option<RunError>>,
 }
@@ -180,6 +182,12 @@ pub fn run<T>(f: impl FnOnce() -> T) -> T {
 /// ```
 #[track_caller]
 pub fn try_run<T>(f: impl FnOnce() -> T) -> Result<T, RunError> {
+    try_run_on(Box::new(SystemClock::new()), f)
+}
+
+/// As [`try_run`], on a clock of the caller's.
+#[track_caller]
+pub(crate) fn try_run_on<T>(clock: Box<dyn Clock>, f: impl FnOnce() -> T) -> Result<T, RunError> {
     let birth = Location::caller();
     assert!(
         Hub::current().is_none(),
@@ -189,7 +197,6 @@ pub fn try_run<T>(f: impl FnOnce() -> T) -> Result<T, RunError> {
     catch_overflows();
     unwind::install_hook();
     let _alt_stack = AltStack::ensure();
-    let clock: Box<dyn Clock> = Box::new(SystemClock::new());
     let hub = Hub::new(clock).map_err(RunError::Unavailable)?;
     let mut outcome: Option<Result<T, Box<dyn Any + Send>>> = None;
     hub.drive(birth, || outcome = Some(unwind::catch(f).map_err(say_what_was_not_said)))
@@ -262,6 +269,7 @@ impl Hub {
             (!deadline.is_never()).then(|| self.reactor.add_timer(deadline, wake))
         };
         let timers = [set(limit / 2, Wake::ShutdownHalfOver), set(limit, Wake::ShutdownOver)];
+        self.fate.shutdown_timers_count.set(timers.iter().flatten().count());
         loop {
             for ctl in self.all() {
                 self.kill(ctl);
@@ -302,6 +310,9 @@ impl Hub {
             self.ready.append(&self.yielded);
         }
         let busy = !self.ready.is_empty() || !self.yielded.is_empty();
+        if !busy && self.wake_the_quiet() {
+            return;
+        }
         if !busy && !self.can_be_woken() && self.condemn_main() {
             return;
         }
@@ -355,7 +366,8 @@ impl Hub {
 
     /// Whether anything could still make a greenlet ready.
     fn can_be_woken(&self) -> bool {
-        self.reactor.timers_count() > usize::from(self.trimming.get())
+        let has_timers = self.reactor.timers_count() > usize::from(self.trimming.get());
+        (has_timers && self.reactor.passing() != Passing::ByHand)
             || self.reactor.sources().waiting() > 0
             || self.inbox().has_handles()
     }

@@ -59,7 +59,7 @@ impl Error for Elapsed {}
 /// The hub and the current greenlet, for calls that cannot fail.
 #[track_caller]
 #[inline(always)]
-fn here(name: &str) -> (&'static Hub, Ctl) {
+pub(super) fn here(name: &str) -> (&'static Hub, Ctl) {
     #[cold]
     #[track_caller]
     fn refuse(name: &str, why: CannotPark) -> ! {

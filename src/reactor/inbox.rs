@@ -114,13 +114,18 @@ impl<M: Send> Inbox<M> {
     /// Announces that the reactor is about to sleep. `false`: there is a message, do not.
     pub(super) fn begin_sleep(&self) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
-        let head = self.head.load(Ordering::SeqCst);
-        let quiet = head.is_null() || head == closed();
-        if quiet && !self.nudged.swap(false, Ordering::SeqCst) {
+        if self.is_quiet() {
             return true;
         }
         self.end_sleep();
         false
+    }
+
+    /// Whether there is no message, and nothing else that the reactor has not noticed yet.
+    pub(super) fn is_quiet(&self) -> bool {
+        let head = self.head.load(Ordering::SeqCst);
+        let is_empty = head.is_null() || head == closed();
+        is_empty && !self.nudged.swap(false, Ordering::SeqCst)
     }
 
     /// The reactor is awake again: pushes need not write any more.

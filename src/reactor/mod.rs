@@ -10,7 +10,7 @@
 //!
 //! 1. **Poll**: not at all to be slept in when the hub is busy or a message is there; otherwise
 //!    until the next deadline, or for ever. An idle reactor makes no system call until something
-//!    happens.
+//!    happens. (Where the clock does not pass by itself, see `passing`.)
 //! 2. **Events**: each fresh one marks its source ready and appends its waiters.
 //! 3. **Clock**: read once; `now` stays the same until the next turn.
 //! 4. **Timers** that are due, in the order of their deadlines.
@@ -31,6 +31,7 @@
 //! libuv `design.rst` for the numbered turn; TigerBeetle for running at one's own pace.
 
 mod inbox;
+mod passing;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ use std::{
     cell::{Cell, RefCell},
     fmt, io,
     os::fd::{AsRawFd, BorrowedFd, RawFd},
+    rc::Rc,
     sync::Arc,
     time::Duration,
 };
@@ -48,7 +50,7 @@ pub(crate) use sources::{Direction, SourceId, Sources};
 
 use crate::{
     sys::Poller,
-    time::{Clock, Deadline, Key, Wheel},
+    time::{Clock, Deadline, Key, Passing, Wheel},
 };
 
 /// The least time between two wakeups for timers, so that many deadlines close to one another share
@@ -61,6 +63,10 @@ pub(crate) trait Sink<W, M> {
     fn wake(&self, waiter: W);
     /// Another thread has sent this. Appends; runs nothing.
     fn message(&self, message: M);
+    /// How many of the timers that are set are the floor above's own: no clock jumps for them.
+    fn own_timers_count(&self) -> usize {
+        0
+    }
 }
 
 /// The state of one reactor.
@@ -76,6 +82,8 @@ pub(crate) struct Core<W, M: Send> {
     /// When timers last fired.
     timers_fired: Cell<Deadline>,
     turns: Cell<u64>,
+    /// How many answers OS threads owe to this one.
+    owed: Rc<Cell<u32>>,
 }
 
 impl<W: Copy + PartialEq, M: Send> Core<W, M> {
@@ -98,6 +106,7 @@ impl<W: Copy + PartialEq, M: Send> Core<W, M> {
             polled: Cell::new(now),
             timers_fired: Cell::new(Deadline::ZERO),
             turns: Cell::new(0),
+            owed: Rc::default(),
         })
     }
 
@@ -118,6 +127,9 @@ impl<W: Copy + PartialEq, M: Send> Core<W, M> {
     }
 
     fn poll(&self, may_block: bool, sink: &impl Sink<W, M>) -> io::Result<()> {
+        if may_block && self.clock.passing() != Passing::ByItself {
+            return self.poll_and_jump(sink);
+        }
         let next = if may_block { self.timers.borrow_mut().next_deadline() } else { None };
         let timeout = match next {
             _ if !may_block => Some(Duration::ZERO),
@@ -127,17 +139,25 @@ impl<W: Copy + PartialEq, M: Send> Core<W, M> {
             }
             None => None,
         };
+        self.wait(timeout, sink).map(drop)
+    }
+
+    /// Waits for events, and hands them on. Returns how many there were.
+    #[inline]
+    fn wait(&self, timeout: Option<Duration>, sink: &impl Sink<W, M>) -> io::Result<u32> {
         let sleeps = timeout.is_none_or(|t| !t.is_zero());
         let timeout =
             if sleeps && !self.inbox.begin_sleep() { Some(Duration::ZERO) } else { timeout };
         let mut sources = self.sources.borrow_mut();
+        let mut count = 0;
         let polled = self.poller.borrow_mut().wait(timeout, &mut |event| {
+            count += 1;
             sources.apply(event, &mut |waiter| sink.wake(waiter));
         });
         if sleeps {
             self.inbox.end_sleep();
         }
-        polled.map(drop)
+        polled.map(|_| count)
     }
 
     /// The time of the current turn.

@@ -1,6 +1,6 @@
-//! What tells the time, and how exact a timer on it has to be.
+//! What tells the time, and how time passes on it while nothing runs.
 //!
-//! Floor 1. Uses: `deadline`. Used by: `reactor` (one clock each), `testing` (a virtual one).
+//! Floor 1. Uses: `deadline`. Used by: `reactor` (one clock each), `testing` (virtual ones).
 //! Knows nothing of: timers that are filed.
 //!
 //! # Contract
@@ -8,9 +8,10 @@
 //!   something that can stop being true.
 //!
 //! # Source
-//! clock_gettime(2); Twisted's `IReactorTime.seconds`.
+//! clock_gettime(2); Twisted's `IReactorTime.seconds`; trio's `Clock`, whose `deadline_to_sleep_time`
+//! asks a clock the same question.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -23,6 +24,33 @@ use super::Deadline;
 pub trait Clock {
     /// Returns the present, as the deadline that becomes due at this moment.
     fn now(&self) -> Deadline;
+
+    /// Tells how the time until a deadline passes while nothing runs.
+    fn passing(&self) -> Passing {
+        Passing::ByItself
+    }
+
+    /// Makes `deadline` the present, unless it is past. Called by a reactor where time passes in
+    /// jumps, when it has nothing left to do before `deadline`.
+    fn jump_to(&self, deadline: Deadline) {
+        let _ = deadline;
+    }
+}
+
+/// How time passes while nothing runs, and a reactor waits for its next deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passing {
+    /// By itself: the reactor sleeps until the deadline.
+    ByItself,
+    /// In jumps: the reactor looks once for what has happened outside, and then moves the clock to
+    /// the deadline.
+    InJumps {
+        /// How long it waits for descriptors and other threads before each jump, if any are waited
+        /// for. In real time.
+        patience: Duration,
+    },
+    /// By hand: not at all until somebody who runs moves the clock. No deadline can end a wait.
+    ByHand,
 }
 
 /// The clock of the machine: `CLOCK_MONOTONIC`.

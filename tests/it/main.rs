@@ -11,5 +11,6 @@ mod reactor;
 mod regressions;
 mod scope;
 mod support;
+mod testing;
 mod threads;
 mod tidy;
