@@ -10,6 +10,7 @@ pub mod net;
 mod reactor;
 mod report;
 mod sys;
+pub mod task;
 pub mod testing;
 mod time;
 
@@ -24,7 +25,7 @@ pub use hub::{
     Builder, DelayedCall, DelayedCallError, Elapsed, Ending, Greenlet, GreenletRef, JoinError,
     Killed, Panic, Parked, Reactor, ReactorHandle, Report, RunError, Scope, ScopedGreenlet,
     Stopped, current, is_kill, reactor, run, scope, shield, sleep, spawn, spawn_later, timeout,
-    try_run, wait_readable, wait_writable, yield_now,
+    try_run, wait_readable, wait_writable, yield_if_due, yield_now,
 };
 pub use report::{Unhandled, UnhandledHook, set_unhandled_hook};
 pub use time::{Clock, Deadline, Passing, SystemClock};

@@ -46,6 +46,7 @@ mod quiet;
 mod report;
 mod run;
 mod scope;
+mod slice;
 mod spawn;
 mod timeout;
 mod unwind;
@@ -62,6 +63,7 @@ pub use join::{Ending, Greenlet, JoinError, Panic};
 pub use report::{Parked, Report};
 pub use run::{RunError, run, try_run};
 pub use scope::{Scope, ScopedGreenlet, scope};
+pub use slice::yield_if_due;
 pub use spawn::{Builder, GreenletRef, current, spawn, spawn_later};
 pub use timeout::{Elapsed, Killed, shield, sleep, timeout, yield_now};
 pub use unwind::is_kill;
@@ -133,6 +135,8 @@ pub(crate) struct Hub {
     no_park: Cell<u32>,
     /// Operations that the current greenlet may still do before it must yield.
     slice: Cell<u32>,
+    /// The slice of a greenlet that computes.
+    slices: slice::Slices,
     /// Those who wait until nobody else runs.
     quiet: RefCell<Vec<Wake>>,
     /// How the run is to end, once that is known.
@@ -161,6 +165,7 @@ impl Hub {
             unwinders_round: Cell::new(1),
             no_park: Cell::new(0),
             slice: Cell::new(0),
+            slices: slice::Slices::default(),
             quiet: RefCell::default(),
             fate: run::Fate::default(),
             unpolled: Cell::new(0),

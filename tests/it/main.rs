@@ -11,6 +11,7 @@ mod reactor;
 mod regressions;
 mod scope;
 mod support;
+mod task;
 mod testing;
 mod threads;
 mod tidy;

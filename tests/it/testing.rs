@@ -337,14 +337,14 @@ fn trimming_idle_stacks_makes_no_turns_in_virtual_time() {
 /// The shutdown deadline counts virtual time that somebody sleeps.
 #[test]
 fn a_destructor_may_sleep_for_less_than_the_shutdown_deadline() {
-    struct Sleeps(JumpingClock);
+    struct Sleeps;
     impl Drop for Sleeps {
         fn drop(&mut self) {
             sleep(9 * SECOND);
         }
     }
     let clock = JumpingClock::new();
-    let guard = Sleeps(clock.clone());
+    let guard = Sleeps;
     clock.run(|| {
         spawn(move || {
             let _guard = guard;
@@ -548,14 +548,16 @@ fn settle_waits_for_all_that_can_run_and_for_what_has_arrived() {
 fn several_who_settle_are_woken_in_the_order_of_their_coming() {
     greenloop::run(|| {
         let trace = Trace::default();
-        let all = [1, 2, 3].map(|n| {
-            let t = trace.clone();
-            spawn(move || {
-                testing::settle();
-                t.add(n);
+        let all: Vec<_> = (1..4)
+            .map(|n| {
+                let t = trace.clone();
+                spawn(move || {
+                    testing::settle();
+                    t.add(n);
+                })
             })
-        });
-        all.map(|greenlet| greenlet.join().unwrap());
+            .collect();
+        all.into_iter().for_each(|greenlet| greenlet.join().unwrap());
         assert_eq!(trace.taken(), ["1", "2", "3"]);
     });
 }
