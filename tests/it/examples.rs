@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::support::Trace;
 use greenloop::{ReactorHandle, RunError};
 
 #[expect(dead_code, reason = "its main function is for the command line")]
@@ -24,6 +25,9 @@ mod parked;
 #[expect(dead_code, reason = "its main function is for the command line")]
 #[path = "../../examples/proxy.rs"]
 mod proxy;
+#[expect(dead_code, reason = "its main function is for the command line")]
+#[path = "../../examples/retry_with_timeout.rs"]
+mod retry_with_timeout;
 #[expect(dead_code, reason = "its main function is for the command line")]
 #[path = "../../examples/three_worlds.rs"]
 mod three_worlds;
@@ -295,6 +299,24 @@ fn slow_three_worlds_ends_by_itself_and_says_what_happened() {
         assert!(text.contains(expected), "{expected:?} is missing from:\n{text}");
     }
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
+
+#[test]
+fn retry_with_timeout_lets_an_hour_pass_and_says_when_it_did_what() {
+    let (lines, begun) = (Trace::default(), Instant::now());
+    greenloop::testing::run(|| retry_with_timeout::run(|line| lines.add(line))).unwrap();
+    let lines = lines.taken();
+    assert_eq!(lines.len(), 10, "{lines:#?}");
+    assert_eq!(lines[0], "     5 s  attempt 1: the time limit has elapsed; again in 10 s");
+    assert_eq!(lines[8..], ["  2592 s  attempt 9: the answer is 42", "  3600 s  an hour is over"]);
+    assert!(begun.elapsed() < PATIENCE);
+}
+
+#[test]
+fn retry_with_timeout_prints_what_it_says() {
+    let Some(output) = output("retry_with_timeout", &[]) else { return };
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.ends_with("  3600 s  an hour is over\n"), "{text}");
 }
 
 /// The number behind a key of the one line of JSON.
