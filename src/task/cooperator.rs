@@ -1,6 +1,6 @@
 //! [`Cooperator`]: iterators that are run by turns, a step at a time.
 //!
-//! Floor 7. Uses: `hub::park`, `cooperate`.
+//! Floor 7. Uses: `hub::park`, `cooperative`.
 //!
 //! A cooperator runs its tasks on one greenlet, its *driver*, which is there as long as there are
 //! tasks. When all of them are paused it is parked.
@@ -29,7 +29,7 @@ use std::{
 
 use super::{
     Step,
-    cooperate::{CooperativeTask, Reason, Task},
+    cooperative::{CooperativeTask, Reason, Task},
 };
 use crate::{
     Builder, Deferred,

@@ -9,7 +9,7 @@
 //! | many answers, some at a time | [`map_concurrent`] |
 //! | a long computation of your own | [`yield_if_due`](crate::yield_if_due) in its loop |
 //! | many long computations, as iterators | [`cooperate`], [`coiterate`], [`Cooperator`] |
-//! | the `main` of a program | [`react`] |
+//! | the `main` of a program | [`react()`] |
 //!
 //! A straight-line loop with [`sleep`](crate::sleep) on a greenlet of its own does for many of
 //! these. What [`LoopingCall`] adds is the grid: its calls do not drift by what they take.
@@ -20,7 +20,7 @@
 //!
 //! Twisted `twisted.internet.task`.
 
-mod cooperate;
+mod cooperative;
 mod cooperator;
 mod delay;
 mod looping;
@@ -28,7 +28,7 @@ mod map;
 mod react;
 mod step;
 
-pub use cooperate::{CooperativeTask, TaskEnded, TaskPause};
+pub use cooperative::{CooperativeTask, TaskEnded, TaskPause};
 pub use cooperator::{Cooperator, coiterate, cooperate};
 pub use delay::defer_later;
 pub use looping::{Looping, LoopingCall};

@@ -860,13 +860,16 @@ fn the_next_item_is_asked_for_when_there_is_room_and_by_the_caller() {
     testing::run(|| {
         let trace = Trace::default();
         let caller = current();
-        let items = (0..3).map(|n| {
+        let items = (0..3).inspect(|n| {
             assert_eq!(current(), caller);
             trace.add(format_args!("item {n} at {:?}", elapsed()));
             sleep(SECOND); // it may block: others go on
-            n
         });
-        map_concurrent(1, items, |_| Ok::<_, Failure>(sleep(10 * SECOND))).unwrap();
+        let call = |_| {
+            sleep(10 * SECOND);
+            Ok::<_, Failure>(())
+        };
+        map_concurrent(1, items, call).unwrap();
         assert_eq!(trace.taken(), ["item 0 at 0ns", "item 1 at 11s", "item 2 at 22s"]);
     });
 }
@@ -988,7 +991,10 @@ fn cancelling_defer_later_removes_the_timer_and_drops_the_function() {
         let ended = testing::try_run(|| {
             let trace = Trace::default();
             let guard = Dropped(trace.clone(), "dropped");
-            let deferred = defer_later(HOUR, move || Ok(guard.0.add("called")));
+            let deferred = defer_later(HOUR, move || {
+                guard.0.add("called");
+                Ok(())
+            });
             deferred.cancel();
             assert!(wait_for_deferred(deferred).unwrap_err().is_cancelled());
             assert_eq!(trace.taken(), ["dropped"]);

@@ -11,7 +11,7 @@ use std::{
 
 use crate::support::{Trace, assert_ends, in_a_process_of_its_own, reports_of};
 use greenloop::{
-    Deadline, Deferred, Failure, RunError,
+    Deadline, Deferred, Failure, Resolver, RunError,
     net::{TcpListener, TcpStream},
     reactor, sleep, spawn, spawn_later,
     testing::{self, JumpingClock, ManualClock},
@@ -273,14 +273,12 @@ fn a_handle_that_another_thread_keeps_does_not_hold_up_time() {
 #[test]
 fn patience_lets_another_thread_answer_within_a_limit() {
     JumpingClock::new().patience(MINUTE).run(|| {
+        thread_local!(static SLOT: Cell<Option<Resolver<u32>>> = const { Cell::new(None) });
         let (resolver, deferred) = Deferred::new();
-        let slot = Rc::new(Cell::new(Some(resolver)));
-        thread_local!(static SLOT: Cell<Option<Rc<Cell<Option<greenloop::Resolver<u32>>>>>> =
-            const { Cell::new(None) });
-        SLOT.set(Some(slot));
+        SLOT.set(Some(resolver));
         let handle = reactor().handle();
         thread::spawn(move || {
-            let fire = || SLOT.take().unwrap().take().unwrap().callback(42);
+            let fire = || SLOT.take().unwrap().callback(42);
             handle.call_from_thread(fire).unwrap();
         });
         assert_eq!(wait_for_deferred_timeout(deferred, SECOND).unwrap(), 42);
