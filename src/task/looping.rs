@@ -161,8 +161,8 @@ impl LoopingCall {
 impl Looping {
     /// Ends the loop: no more calls are made. Returns whether it was running.
     ///
-    /// Shape: the Deferred of [`start`](LoopingCall::start) fires soon; if a call is under way, or a
-    /// Deferred that it returned, only when that is done. It is not cancelled.
+    /// Shape: the Deferred of [`start`](LoopingCall::start) fires soon; if a call is under way, or
+    /// a Deferred that it returned, only when that is done. It is not cancelled.
     ///
     /// # Cancellation
     ///

@@ -8,8 +8,8 @@
 //!   something that can stop being true.
 //!
 //! # Source
-//! clock_gettime(2); Twisted's `IReactorTime.seconds`; trio's `Clock`, whose `deadline_to_sleep_time`
-//! asks a clock the same question.
+//! clock_gettime(2); Twisted's `IReactorTime.seconds`; trio's `Clock`, whose
+//! `deadline_to_sleep_time` asks a clock the same question.
 
 use std::{fmt, time::Duration};
 
