@@ -228,12 +228,12 @@ impl State {
             };
             let wait = Wait::begin(hub, WaitOn::Sleep).expect("checked above");
             self.waiter.set(Some(wait.wake()));
-            let parked = wait.park(next, Mode::Infallible);
+            let _ = wait.park(next, Mode::Infallible);
             self.waiter.set(None);
-            // A wake is a stop or a reset, which may also come when the time has already passed.
+            // A stop or a reset has ended the wait, perhaps when its time had already passed.
             let passed = self.passed(hub.reactor.now());
             let count = passed.saturating_sub(self.counted.get());
-            let is_due = parked.is_err() && (count > 0 || self.interval.is_zero());
+            let is_due = count > 0 || self.interval.is_zero();
             if is_due && self.is_running.get() {
                 self.counted.set(passed);
                 return Some(count.max(1));

@@ -240,6 +240,14 @@ fn stop_waits_for_what_is_in_flight_and_does_not_cancel_it() {
         testing::settle();
         assert_eq!(trace.taken(), ["done"]);
 
+        // In the very step in which the next call is due.
+        let (looping, done) = ticker(&trace).start_later(SECOND);
+        note(&trace, done);
+        let soon = SECOND - Duration::from_nanos(1);
+        reactor().call_later(soon, move || assert!(looping.stop()));
+        clock.advance(SECOND);
+        assert_eq!(trace.taken(), ["done"]);
+
         // A call that stops its own loop, and one that fails after it (Twisted `FailAndStop`).
         let slot: Rc<RefCell<Option<greenloop::task::Looping>>> = Rc::default();
         for fails in [false, true] {
