@@ -233,3 +233,31 @@ fn an_echo_over_tcp_allocates_nothing() {
         echo.join().unwrap();
     });
 }
+
+/// The same by futures: one wait for a future, in which every read waits for its socket.
+#[test]
+fn an_echo_by_futures_allocates_nothing() {
+    use greenloop::net::{TcpListener, TcpStream};
+    run(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let echo = spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut buf = [0; 64];
+            wait_for_future(async {
+                while let Ok(n @ 1..) = poll_fn(|cx| stream.poll_read(cx, &mut buf)).await {
+                    poll_fn(|cx| stream.poll_write(cx, &buf[..n])).await.unwrap();
+                }
+            });
+        });
+        let mut stream = TcpStream::connect(address).unwrap();
+        let mut buf = [0; 64];
+        let rounds = allocations_of(|| {
+            stream.write_all(b"0123456789").unwrap();
+            stream.read_exact(&mut buf[..10]).unwrap();
+        });
+        assert_eq!(rounds, 0);
+        drop(stream);
+        echo.join().unwrap();
+    });
+}

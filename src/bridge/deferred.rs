@@ -12,13 +12,13 @@ use std::{
     time::Duration,
 };
 
-use super::waker::KeptWaker;
 use crate::{
     Cancelled, Deferred, Elapsed, Failure, Greenlet, JoinError, Killed,
     deferred::CancelHandle,
     hub::{
         Hub,
         park::{Interrupt, Mode, Wait, WaitOn},
+        waker::KeptWaker,
     },
     time::Deadline,
 };

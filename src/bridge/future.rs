@@ -1,6 +1,6 @@
 //! Futures for greenlets, and greenlets as futures.
 //!
-//! Floor 7. Uses: `hub::park`, `waker`.
+//! Floor 7. Uses: `hub::park`, `hub::waker`.
 
 use std::{
     fmt,
@@ -10,12 +10,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::waker::{KeptWaker, OwnWaker, Shared};
 use crate::{
     Greenlet, JoinError,
     hub::{
         Hub,
         park::{Mode, Wait, WaitOn},
+        waker::{KeptWaker, OwnWaker, Shared},
     },
     shield,
     time::Deadline,

@@ -29,7 +29,6 @@
 
 mod deferred;
 mod future;
-mod waker;
 
 pub use deferred::{
     DeferredFuture, wait_for_deferred, wait_for_deferred_timeout, wait_for_greenlet,

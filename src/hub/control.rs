@@ -32,6 +32,7 @@
 //! `Ctl` dereferences a raw pointer under `CTL-1`; the coroutine is reached under `CTL-2`.
 
 use std::{
+    any::Any,
     cell::{Cell, UnsafeCell},
     fmt,
     mem::ManuallyDrop,
@@ -144,6 +145,8 @@ pub(super) struct Rare {
     pub(super) start: Option<Key>,
     /// The round in which it was counted as unwinding when it suspended; 0 when it was not.
     pub(super) counted: u64,
+    /// What a higher floor keeps of it.
+    pub(super) keepsake: Option<Rc<dyn Any>>,
 }
 
 /// The block.
@@ -391,6 +394,14 @@ impl Ctl {
         let result = f(&mut rare);
         self.rare.set(Some(rare));
         result
+    }
+
+    /// What a higher floor keeps of it, if anything.
+    pub(super) fn keepsake(self) -> Option<Rc<dyn Any>> {
+        let rare = self.rare.take()?;
+        let keepsake = rare.keepsake.clone();
+        self.rare.set(Some(rare));
+        keepsake
     }
 
     /// Where the body is, if it is there.

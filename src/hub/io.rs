@@ -1,7 +1,7 @@
 //! Operations that wait: try first, park only if it would block.
 //!
-//! Floor 4. Uses: `park`, the reactor's sources. Used by: `net`, and by users for descriptors of
-//! their own ([`wait_readable`], [`wait_writable`]).
+//! Floor 4. Uses: `park`, `kept`, the reactor's sources. Used by: `net`, and by users for
+//! descriptors of their own ([`wait_readable`], [`wait_writable`]).
 //!
 //! # Contract
 //!
@@ -11,6 +11,9 @@
 //! 2. Try the operation, unless the source is known to block. No allocation, no registration.
 //! 3. It would block: register the descriptor (once in its life), park until the poller reports
 //!    it, and begin again.
+//!
+//! [`Source::poll`] is the same for futures: it has step 2 in common (`attempt`), and where a
+//! greenlet would park it keeps the future's waker.
 //!
 //! Reads and writes that moved less than they could mark the source as blocked without another
 //! system call, so a request costs a receive, a send, and its share of one poll.
@@ -25,6 +28,7 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     sync::atomic::{AtomicBool, Ordering},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -32,6 +36,7 @@ use rustix::io::Errno;
 
 use super::{
     Hub,
+    kept::Kept,
     park::{CannotPark, Mode, Wait, WaitOn, Wake},
 };
 pub(crate) use crate::reactor::Direction;
@@ -130,35 +135,87 @@ impl Source {
             0 => hub.requeue(ctl),
             left => hub.slice.set(left - 1),
         }
-        let number = self.fd.as_raw_fd();
         let mut deadline = None;
         loop {
             // Where a kill cannot unwind, what needs no waiting is still done; a wait fails.
             let _ = ctl.interrupts(Mode::Infallible);
-            if self.closed.load(Ordering::Acquire) {
-                return Err(closed_error());
-            }
-            if !hub.reactor.sources().is_blocked(number, self.id, direction) {
-                let done = operation(self.fd.as_fd());
-                refill_return_predictor();
-                match done {
-                    Ok((value, moved)) => {
-                        if let Moved::Part = moved {
-                            hub.reactor.sources().clear_after_short(number, self.id, direction);
-                        }
-                        return Ok(value);
-                    }
-                    Err(Errno::INTR) => continue,
-                    Err(Errno::AGAIN) => {
-                        hub.reactor.sources().clear(number, self.id, direction);
-                    }
-                    Err(error) => return Err(error.into()),
-                }
+            if let Some(value) = self.attempt(hub, direction, &mut operation)? {
+                return Ok(value);
             }
             let deadline = *deadline.get_or_insert_with(|| {
                 limit.map_or(Deadline::NEVER, |limit| hub.deadline_in(limit))
             });
             self.wait(hub, direction, deadline)?;
+        }
+    }
+
+    /// Does `operation` for a future: where it would block, `waker` is kept until it would not.
+    ///
+    /// Shape: `operation` must not park. One future at a time may wait by one `kept`; the newest
+    /// waker counts. A future that has done many operations without waiting is told to wait, and
+    /// woken at once, so that it stops nobody.
+    ///
+    /// # Errors
+    ///
+    /// Those of `operation`; `NotConnected` once the source was closed; outside `run`, an error
+    /// that says what to do.
+    #[inline(always)]
+    pub(crate) fn poll<T>(
+        &self,
+        direction: Direction,
+        kept: &mut Kept,
+        context: &mut Context<'_>,
+        mut operation: impl FnMut(BorrowedFd<'_>) -> Result<(T, Moved), Errno>,
+    ) -> Poll<io::Result<T>> {
+        let hub = Hub::current().ok_or(CannotPark::OutsideRun)?;
+        match hub.slice.get() {
+            // Not on the hub's own stack: a waker that polls at once would never come back.
+            0 if hub.current.get().is_some() => {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            left => hub.slice.set(left.saturating_sub(1)),
+        }
+        if let Some(value) = self.attempt(hub, direction, &mut operation)? {
+            return Poll::Ready(Ok(value));
+        }
+        hub.reactor.register(self.fd.as_fd(), self.id, &mut |waiter| hub.wake(waiter))?;
+        kept.until_ready(hub, (self.fd.as_raw_fd(), self.id), direction, context.waker());
+        Poll::Pending
+    }
+
+    /// Does `operation` once, unless it is known to block. `None`: it would.
+    #[inline(always)]
+    fn attempt<T>(
+        &self,
+        hub: &Hub,
+        direction: Direction,
+        operation: &mut impl FnMut(BorrowedFd<'_>) -> Result<(T, Moved), Errno>,
+    ) -> io::Result<Option<T>> {
+        let number = self.fd.as_raw_fd();
+        if self.closed.load(Ordering::Acquire) {
+            return Err(closed_error());
+        }
+        if hub.reactor.sources().is_blocked(number, self.id, direction) {
+            return Ok(None);
+        }
+        loop {
+            let done = operation(self.fd.as_fd());
+            refill_return_predictor();
+            match done {
+                Ok((value, moved)) => {
+                    if let Moved::Part = moved {
+                        hub.reactor.sources().clear_after_short(number, self.id, direction);
+                    }
+                    return Ok(Some(value));
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    hub.reactor.sources().clear(number, self.id, direction);
+                    return Ok(None);
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 

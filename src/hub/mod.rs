@@ -9,7 +9,8 @@
 //! between two suspensions nothing else runs. The loop in `run.rs` resumes those that are ready,
 //! first come first served, then turns the reactor:
 //!
-//! 1. Resume what is ready, at most `BATCH` greenlets.
+//! 1. Call the wakers of futures whose wait is over (`kept`); resume what is ready, at most `BATCH`
+//!    greenlets.
 //! 2. See that somebody runs what the reactor wants to be called (`calls`).
 //! 3. Those that only yielded come next. They wait for a poll, but not for one each: after
 //!    `POLL_EVERY` resumes, or 50 us, the reactor is polled without sleeping.
@@ -38,6 +39,7 @@ mod calls;
 mod control;
 pub(crate) mod io;
 mod join;
+pub(crate) mod kept;
 #[cfg(debug_assertions)]
 mod lint;
 pub(crate) mod park;
@@ -50,8 +52,10 @@ mod slice;
 mod spawn;
 mod timeout;
 mod unwind;
+pub(crate) mod waker;
 
 use std::{
+    any::Any,
     cell::{Cell, RefCell},
     fmt, ptr,
     rc::Rc,
@@ -75,6 +79,7 @@ pub(crate) use run::try_run_on;
 use self::{
     calls::Calls,
     control::{Ctl, State, Table},
+    kept::Keeper,
     park::Wake,
     queue::RunQueue,
 };
@@ -125,6 +130,11 @@ pub(crate) struct Hub {
     /// One pool a stack size; the first is the default size.
     pools: RefCell<Vec<StackPool>>,
     calls: Calls,
+    /// Wakers of futures that wait for a source or a deadline.
+    kept: Keeper,
+    /// What a higher floor keeps until the run has ended.
+    #[cfg(feature = "tokio")]
+    pub(crate) lodger: std::cell::OnceCell<Box<dyn Any>>,
     next_id: Cell<u64>,
     next_ticket: Cell<u64>,
     /// How many greenlets are parked in the midst of an unwind.
@@ -159,6 +169,9 @@ impl Hub {
             yielded: RunQueue::default(),
             pools: RefCell::new(vec![StackPool::new(crate::coro::STACK_BYTES_DEFAULT)]),
             calls: Calls::default(),
+            kept: Keeper::new(),
+            #[cfg(feature = "tokio")]
+            lodger: std::cell::OnceCell::new(),
             next_id: Cell::new(1),
             next_ticket: Cell::new(1),
             unwinders: Cell::new(u32::from(std::thread::panicking())),
@@ -215,6 +228,18 @@ impl Hub {
     /// All live greenlets.
     fn all(&self) -> Vec<Ctl> {
         self.table.borrow().all()
+    }
+
+    /// Keeps something of a higher floor's with the current greenlet, until it ends.
+    pub(crate) fn set_keepsake(&self, keepsake: Rc<dyn Any>) {
+        if let Some(ctl) = self.current.get() {
+            ctl.rare(|rare| rare.keepsake = Some(keepsake));
+        }
+    }
+
+    /// What is kept with the current greenlet.
+    pub(crate) fn keepsake(&self) -> Option<Rc<dyn Any>> {
+        self.current.get()?.keepsake()
     }
 
     /// Enters a greenlet until it suspends or ends.

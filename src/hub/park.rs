@@ -116,6 +116,13 @@ pub(crate) enum Wake {
         /// Its number.
         id: u64,
     },
+    /// Call the waker that is kept for a wait of a future.
+    Waker {
+        /// Where it is kept.
+        slot: u32,
+        /// The wait's number.
+        number: u64,
+    },
     /// Idle stacks may have kept their memory for long enough.
     Trim,
     /// Half of the time for an orderly shutdown is over.
@@ -485,6 +492,7 @@ impl Hub {
                     self.call_if_running(call);
                 }
             }
+            Wake::Waker { slot, number } => self.kept.end(slot, number),
             Wake::Trim => self.trim(),
             Wake::ShutdownHalfOver => {
                 self.fate.shutdown_timers_count.set(1);

@@ -42,9 +42,9 @@ impl Hub {
         // An error will come again, in the turn that the loop makes next.
         let _ = self.reactor.turn(false, self);
         self.dispatch_calls();
-        if self.ready.is_empty() && !self.reactor.is_owed() {
+        if self.ready.is_empty() && !self.kept.has_due() && !self.reactor.is_owed() {
             self.quiet.take().into_iter().for_each(|wake| self.wake(wake));
         }
-        !self.ready.is_empty()
+        !self.ready.is_empty() || self.kept.has_due()
     }
 }

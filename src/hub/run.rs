@@ -283,7 +283,8 @@ impl Hub {
                 break;
             }
             // Dropping what was never called is user code too, and may spawn.
-            if !self.calls.clear() && self.live() == 0 {
+            let found = self.calls.clear() | self.kept.clear();
+            if !found && self.live() == 0 {
                 break;
             }
         }
@@ -295,6 +296,7 @@ impl Hub {
     /// Once around the loop: see the numbered steps in `hub/mod.rs`.
     fn pass(&self) {
         loop {
+            self.kept.call_due();
             self.resume_batch();
             if self.unwinders.get() > 0 {
                 self.look_again();
@@ -309,7 +311,7 @@ impl Hub {
             }
             self.ready.append(&self.yielded);
         }
-        let busy = !self.ready.is_empty() || !self.yielded.is_empty();
+        let busy = !self.ready.is_empty() || !self.yielded.is_empty() || self.kept.has_due();
         if !busy && self.wake_the_quiet() {
             return;
         }
@@ -369,6 +371,7 @@ impl Hub {
         let has_timers = self.reactor.timers_count() > usize::from(self.trimming.get());
         (has_timers && self.reactor.passing() != Passing::ByHand)
             || self.reactor.sources().waiting() > 0
+            || self.kept.has_due()
             || self.inbox().has_handles()
     }
 

@@ -16,6 +16,14 @@
 //!   a literal address, options and addresses of sockets work anywhere.
 //! - Writing never raises `SIGPIPE`, whatever the process does with that signal.
 //!
+//! # Futures
+//!
+//! [`TcpStream::poll_read`] and its sisters do for a future what reads and writes do for a
+//! greenlet. With the feature `futures-io` the type is an `AsyncRead` and `AsyncWrite` of the
+//! futures crates, with the feature `hyper` a `hyper::rt::Read` and `Write`. To connect and to
+//! accept are calls that park; async code awaits the greenlet that makes them: `spawn(move ||
+//! listener.accept()).await`.
+//!
 //! # Threads
 //!
 //! Every type here is `Send` and `Sync`. A socket may move to the hub of another thread, or be
@@ -38,6 +46,10 @@
 
 mod address;
 mod convert;
+#[cfg(feature = "futures-io")]
+mod futures_io;
+#[cfg(feature = "hyper")]
+mod hyper;
 mod listener;
 mod socket;
 mod stream;

@@ -7,6 +7,7 @@ use std::{
     net::{Shutdown, SocketAddr},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -15,7 +16,10 @@ use rustix::{
     net::{self, sockopt, sockopt::Timeout},
 };
 
-use crate::hub::io::{Direction, Moved, Source};
+use crate::hub::{
+    io::{Direction, Moved, Source},
+    kept::Kept,
+};
 
 /// The most that one call moves (`MAX_RW_COUNT` of the kernel, on 4 KiB pages): what is cut to this
 /// says nothing about readiness (`NET-2`).
@@ -133,6 +137,28 @@ impl Socket {
         let limit = self.limit_of(&self.write_limit_ns);
         let result = self.source.operate(Direction::Write, limit, operation);
         result.map_err(|error| self.explain(error))
+    }
+
+    /// Does `operation`, which takes something in, for a future that waits by `kept`.
+    #[inline(always)]
+    pub(super) fn poll_receive<T>(
+        &self,
+        kept: &mut Kept,
+        context: &mut Context<'_>,
+        operation: impl FnMut(BorrowedFd<'_>) -> Result<(T, Moved), Errno>,
+    ) -> Poll<io::Result<T>> {
+        self.source.poll(Direction::Read, kept, context, operation)
+    }
+
+    /// Does `operation`, which gives something away, for a future that waits by `kept`.
+    #[inline(always)]
+    pub(super) fn poll_send<T>(
+        &self,
+        kept: &mut Kept,
+        context: &mut Context<'_>,
+        operation: impl FnMut(BorrowedFd<'_>) -> Result<(T, Moved), Errno>,
+    ) -> Poll<io::Result<T>> {
+        self.source.poll(Direction::Write, kept, context, operation)
     }
 
     #[inline(always)]

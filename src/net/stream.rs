@@ -7,6 +7,7 @@ use std::{
     io::{self, IoSlice, IoSliceMut, Read, Write},
     net::{Shutdown, SocketAddr},
     os::fd::BorrowedFd,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -25,10 +26,11 @@ use super::{
 use crate::hub::{
     Hub,
     io::{Direction, Moved},
+    kept::Kept,
 };
 
 /// Never waits, also if somebody with a duplicate has put the open socket into blocking mode.
-const RECEIVE: RecvFlags = RecvFlags::DONTWAIT;
+pub(super) const RECEIVE: RecvFlags = RecvFlags::DONTWAIT;
 
 /// The same, and no signal when the peer is gone (`NET-3`).
 const SEND: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
@@ -80,12 +82,15 @@ const SEND: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 ///
 /// [`std::net::TcpStream`]; tcp(7).
 pub struct TcpStream {
+    /// The wait of a future that reads, and of one that writes. They end before the socket does.
+    pub(super) reading: Kept,
+    pub(super) writing: Kept,
     pub(super) socket: Socket,
 }
 
 impl TcpStream {
     pub(super) fn from_socket(socket: Socket) -> TcpStream {
-        TcpStream { socket }
+        TcpStream { reading: Kept::default(), writing: Kept::default(), socket }
     }
 
     /// Connects to the first of the addresses that answers.
@@ -140,7 +145,7 @@ impl TcpStream {
             }
         });
         connected??;
-        Ok(TcpStream { socket })
+        Ok(TcpStream::from_socket(socket))
     }
 
     /// The peer's address.
@@ -206,7 +211,7 @@ impl TcpStream {
     ///
     /// When no descriptor is left.
     pub fn try_clone(&self) -> io::Result<TcpStream> {
-        Ok(TcpStream { socket: self.socket.duplicate()? })
+        Ok(TcpStream::from_socket(self.socket.duplicate()?))
     }
 
     /// Sets how long a read or peek waits; `None`: for ever.
@@ -309,6 +314,84 @@ impl TcpStream {
         self.socket.take_error()
     }
 
+    /// Reads for a future: where [`read`](Read::read) would park, its waker is kept, and called
+    /// when there is something to read.
+    ///
+    /// Shape: as a `poll` function of its own, it may be called by any future that is polled on a
+    /// thread where [`run`](crate::run) runs, whoever polls it; the newest waker counts. The read
+    /// timeout and [`set_nonblocking`](Self::set_nonblocking) concern calls that park, and do not
+    /// count here. The stream may move to another thread between two calls. After 128 operations
+    /// without waiting it lets the others run first: it wakes the future and is `Pending`.
+    ///
+    /// # Errors
+    ///
+    /// As a read.
+    ///
+    /// # Cancellation
+    ///
+    /// Cancellation point: never. A future that is dropped while it waits has read nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use greenloop::net::{TcpListener, TcpStream};
+    /// use std::{future::poll_fn, io::Write};
+    /// # fn main() -> std::io::Result<()> {
+    /// greenloop::run(|| {
+    ///     let listener = TcpListener::bind("127.0.0.1:0")?;
+    ///     let mut stream = TcpStream::connect(listener.local_addr()?)?;
+    ///     greenloop::spawn(move || listener.accept()?.0.write_all(b"hello"));
+    ///     let mut buf = [0; 64];
+    ///     let n = greenloop::wait_for_future(poll_fn(|cx| stream.poll_read(cx, &mut buf)))?;
+    ///     assert_eq!(&buf[..n], b"hello");
+    ///     Ok(())
+    /// })
+    /// # }
+    /// ```
+    ///
+    /// # Source
+    ///
+    /// The `poll_read` of futures' `AsyncRead`, which needs the feature `futures-io`.
+    #[inline]
+    pub fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.socket.poll_receive(&mut self.reading, context, |fd| {
+            let (n, _) = recv(fd, &mut *buf, RECEIVE)?;
+            Ok(moved(n, buf.len()))
+        })
+    }
+
+    /// Writes for a future; otherwise as [`poll_read`](Self::poll_read).
+    ///
+    /// # Errors
+    ///
+    /// As a write.
+    ///
+    /// # Cancellation
+    ///
+    /// Cancellation point: never. A future that is dropped while it waits has written nothing.
+    #[inline]
+    pub fn poll_write(&mut self, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.socket
+            .poll_send(&mut self.writing, context, |fd| Ok(moved(send(fd, buf, SEND)?, buf.len())))
+    }
+
+    /// Writes out of several buffers; otherwise as [`poll_write`](Self::poll_write).
+    ///
+    /// # Errors
+    ///
+    /// As a write.
+    pub fn poll_write_vectored(
+        &mut self,
+        context: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.socket.poll_send(&mut self.writing, context, |fd| send_from(fd, bufs))
+    }
+
     /// Has operations that would park say `WouldBlock`, or park again.
     ///
     /// Shape: such an operation first lets the other greenlets run and IO be looked at once, so a
@@ -338,6 +421,26 @@ fn poll_connected(fd: BorrowedFd<'_>) -> Result<(Result<(), Errno>, Moved), Errn
     Ok((result, Moved::All))
 }
 
+/// Receives into several buffers.
+pub(super) fn receive_into(
+    fd: BorrowedFd<'_>,
+    bufs: &mut [IoSliceMut<'_>],
+) -> Result<(usize, Moved), Errno> {
+    let count = bufs.len().min(BUFFERS_MAX);
+    let bufs = &mut bufs[..count];
+    let asked = bufs.iter().map(|buf| buf.len()).sum();
+    let received = recvmsg(fd, bufs, &mut RecvAncillaryBuffer::default(), RECEIVE)?;
+    Ok(moved(received.bytes, asked))
+}
+
+/// Sends out of several buffers.
+fn send_from(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> Result<(usize, Moved), Errno> {
+    let bufs = &bufs[..bufs.len().min(BUFFERS_MAX)];
+    let asked = bufs.iter().map(|buf| buf.len()).sum();
+    let sent = sendmsg(fd, bufs, &mut SendAncillaryBuffer::default(), SEND)?;
+    Ok(moved(sent, asked))
+}
+
 impl Read for &TcpStream {
     #[inline]
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
@@ -348,13 +451,7 @@ impl Read for &TcpStream {
     }
 
     fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        let count = bufs.len().min(BUFFERS_MAX);
-        let bufs = &mut bufs[..count];
-        let asked = bufs.iter().map(|buf| buf.len()).sum();
-        self.socket.receive(|fd| {
-            let received = recvmsg(fd, bufs, &mut RecvAncillaryBuffer::default(), RECEIVE)?;
-            Ok(moved(received.bytes, asked))
-        })
+        self.socket.receive(|fd| receive_into(fd, bufs))
     }
 }
 
@@ -365,12 +462,7 @@ impl Write for &TcpStream {
     }
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        let bufs = &bufs[..bufs.len().min(BUFFERS_MAX)];
-        let asked = bufs.iter().map(|buf| buf.len()).sum();
-        self.socket.send(|fd| {
-            let sent = sendmsg(fd, bufs, &mut SendAncillaryBuffer::default(), SEND)?;
-            Ok(moved(sent, asked))
-        })
+        self.socket.send(|fd| send_from(fd, bufs))
     }
 
     /// Does nothing: what was written is the kernel's.

@@ -3,6 +3,7 @@
 mod bridge;
 mod coro;
 mod examples;
+mod futures;
 mod hub;
 mod io;
 mod kill;

@@ -11,7 +11,6 @@ use std::{
 
 /// Files that may contain the keyword `unsafe`: exactly those that do.
 const UNSAFE_FILES: &[&str] = &[
-    "src/bridge/waker.rs",
     "src/coro/guard.rs",
     "src/coro/mod.rs",
     "src/coro/overflow.rs",
@@ -27,7 +26,9 @@ const UNSAFE_FILES: &[&str] = &[
     "src/hub/run.rs",
     "src/hub/scope.rs",
     "src/hub/spawn.rs",
+    "src/hub/waker.rs",
     "src/net/convert.rs",
+    "src/net/hyper.rs",
     "src/reactor/inbox.rs",
     "src/sys/raw.rs",
 ];

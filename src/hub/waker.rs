@@ -1,6 +1,7 @@
 //! The waker that a greenlet lends to a future: it may be called on any thread, at any time.
 //!
-//! Floor 7. Uses: the hub's inbox. Used by: `future`.
+//! Floor 4. Uses: the hub's inbox. Used by: `bridge`, which lends it; `kept`, which tells it from
+//! others.
 //!
 //! # States
 //!
@@ -35,13 +36,11 @@ use std::{
     task::{RawWaker, RawWakerVTable, Waker},
 };
 
-use crate::{
-    hub::{Hub, Message, park::Wake},
-    reactor::Inbox,
-};
+use super::{Hub, Message, park::Wake};
+use crate::reactor::Inbox;
 
 /// What the waiter and its wakers share.
-pub(super) struct Shared {
+pub(crate) struct Shared {
     inbox: Arc<Inbox<Message>>,
     woken: AtomicBool,
     /// The waiter's slot in the hub's table.
@@ -51,7 +50,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(hub: &Hub) -> Arc<Shared> {
+    pub(crate) fn new(hub: &Hub) -> Arc<Shared> {
         Arc::new(Shared {
             inbox: Arc::clone(hub.inbox()),
             woken: AtomicBool::new(false),
@@ -61,12 +60,12 @@ impl Shared {
     }
 
     /// Forgets a wake. Returns whether there was one.
-    pub(super) fn take_wake(&self) -> bool {
+    pub(crate) fn take_wake(&self) -> bool {
         self.woken.swap(false, Ordering::SeqCst)
     }
 
     /// Publishes the wait that the next wake is to end. Returns whether one came before.
-    pub(super) fn publish(&self, wake: Wake) -> bool {
+    pub(crate) fn publish(&self, wake: Wake) -> bool {
         if let Wake::Unpark { slot, ticket } = wake {
             self.slot.store(u64::from(slot), Ordering::Relaxed);
             self.ticket.store(ticket, Ordering::SeqCst);
@@ -75,11 +74,11 @@ impl Shared {
     }
 
     /// The wait is over.
-    pub(super) fn retract(&self) {
+    pub(crate) fn retract(&self) {
         self.ticket.store(0, Ordering::SeqCst);
     }
 
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         if self.woken.swap(true, Ordering::SeqCst) {
             return;
         }
@@ -96,17 +95,17 @@ impl Shared {
     }
 }
 
-/// A waker that stays on its thread, in the future of a Deferred or a greenlet.
+/// A waker that stays on its thread: in the future of a Deferred or a greenlet, or kept by the hub.
 ///
 /// If it is one of ours, it does not count as an outside handle: what will call it is on this
 /// thread too, so it cannot wake a reactor that has nothing else to wait for (`WAKER-3`).
-pub(super) enum KeptWaker {
+pub(crate) enum KeptWaker {
     Ours(Arc<Shared>),
     Other(Waker),
 }
 
 impl KeptWaker {
-    pub(super) fn keep(waker: &Waker) -> KeptWaker {
+    pub(crate) fn keep(waker: &Waker) -> KeptWaker {
         if !ptr::eq(waker.vtable(), &VTABLE) {
             return KeptWaker::Other(waker.clone());
         }
@@ -124,7 +123,17 @@ impl KeptWaker {
         KeptWaker::Ours(unsafe { Arc::from_raw(data) })
     }
 
-    pub(super) fn wake(self) {
+    /// Whether it wakes whom `waker` wakes.
+    pub(super) fn will_wake(&self, waker: &Waker) -> bool {
+        match self {
+            KeptWaker::Ours(shared) => {
+                ptr::eq(waker.vtable(), &VTABLE) && waker.data() == Arc::as_ptr(shared).cast()
+            }
+            KeptWaker::Other(kept) => kept.will_wake(waker),
+        }
+    }
+
+    pub(crate) fn wake(self) {
         match self {
             KeptWaker::Ours(shared) => shared.wake(),
             KeptWaker::Other(waker) => waker.wake(),
@@ -133,10 +142,10 @@ impl KeptWaker {
 }
 
 /// The waiter's own waker, which does not count as an outside one.
-pub(super) struct OwnWaker(ManuallyDrop<Waker>);
+pub(crate) struct OwnWaker(ManuallyDrop<Waker>);
 
 impl OwnWaker {
-    pub(super) fn new(shared: &Arc<Shared>) -> OwnWaker {
+    pub(crate) fn new(shared: &Arc<Shared>) -> OwnWaker {
         let data = Arc::into_raw(Arc::clone(shared)).cast();
         // SAFETY: the vtable's functions keep RawWaker's contract: `data` owns one count of the
         // Arc, and `Shared` may be used from any thread.

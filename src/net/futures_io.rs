@@ -1,0 +1,62 @@
+//! The traits of the futures crates for our streams: the same reads and writes, polled.
+//!
+//! Floor 6. Uses: `stream`. Used by: crates that know no runtime.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    net::Shutdown,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures_io::{AsyncRead, AsyncWrite};
+
+use super::stream::{TcpStream, receive_into};
+
+/// As [`TcpStream::poll_read`].
+impl AsyncRead for TcpStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        TcpStream::poll_read(self.get_mut(), cx, buf)
+    }
+
+    fn poll_read_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let TcpStream { socket, reading, .. } = self.get_mut();
+        socket.poll_receive(reading, cx, |fd| receive_into(fd, bufs))
+    }
+}
+
+/// As [`TcpStream::poll_write`]. Nothing is buffered here, so flushing is done at once; to close is
+/// to end the direction that writes, as `shutdown(Shutdown::Write)`.
+impl AsyncWrite for TcpStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        TcpStream::poll_write(self.get_mut(), cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        TcpStream::poll_write_vectored(self.get_mut(), cx, bufs)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.shutdown(Shutdown::Write))
+    }
+}
