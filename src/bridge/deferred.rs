@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use super::task::Task;
 use crate::{
     Cancelled, Deferred, Elapsed, Failure, Greenlet, JoinError, Killed,
     deferred::CancelHandle,
@@ -230,45 +231,6 @@ impl JoinError {
     }
 }
 
-impl<T: 'static> Deferred<T> {
-    /// Turns a future into a Deferred: it runs on a greenlet of its own, and fires the Deferred.
-    ///
-    /// Shape: the future needs no `Send`. Cancelling the Deferred drops the future.
-    ///
-    /// # Errors
-    ///
-    /// The Deferred fails with the future's error; with its panic; with an error that says so
-    /// outside [`run`](crate::run), or when there is no stack.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use greenloop::{Deferred, Failure, wait_for_deferred};
-    /// greenloop::run(|| {
-    ///     let d = Deferred::from_future(async { Ok::<_, Failure>(6 * 7) });
-    ///     assert_eq!(wait_for_deferred(d).ok(), Some(42));
-    /// });
-    /// ```
-    ///
-    /// # Source
-    ///
-    /// Twisted `Deferred.fromFuture`, `ensureDeferred`.
-    #[track_caller]
-    pub fn from_future<F, E>(future: F) -> Deferred<T>
-    where
-        F: Future<Output = Result<T, E>> + 'static,
-        E: Into<Failure> + 'static,
-    {
-        let spawned = crate::Builder::new().spawn(move || super::wait_for_future(future));
-        match spawned {
-            Err(error) => Deferred::fail(error),
-            Ok(greenlet) => {
-                wait_for_greenlet(greenlet).add_callback(|result| result.map_err(Into::into))
-            }
-        }
-    }
-}
-
 /// The future that a [`Deferred`] becomes when it is awaited. Dropping it cancels the Deferred.
 pub struct DeferredFuture<T: 'static> {
     state: Rc<Observed<T>>,
@@ -279,7 +241,18 @@ pub struct DeferredFuture<T: 'static> {
 struct Observed<T: 'static> {
     result: Cell<Option<Result<T, Failure>>>,
     waker: RefCell<Option<KeptWaker>>,
+    /// The block that awaits it, and what it is known by there.
+    awaiter: Cell<Option<(Rc<Task>, u64)>>,
     left: Cell<bool>,
+}
+
+impl<T: 'static> Observed<T> {
+    /// Nobody awaits it any more.
+    fn strike(&self) {
+        if let Some((task, key)) = self.awaiter.take() {
+            task.strike(key);
+        }
+    }
 }
 
 impl<T: 'static> IntoFuture for Deferred<T> {
@@ -290,6 +263,7 @@ impl<T: 'static> IntoFuture for Deferred<T> {
         let state = Rc::new(Observed {
             result: Cell::new(None),
             waker: RefCell::new(None),
+            awaiter: Cell::new(None),
             left: Cell::new(false),
         });
         let filled = Rc::clone(&state);
@@ -299,6 +273,7 @@ impl<T: 'static> IntoFuture for Deferred<T> {
             }
             result => {
                 filled.result.set(Some(result));
+                filled.strike();
                 let waker = filled.waker.borrow_mut().take();
                 if let Some(waker) = waker {
                     waker.wake();
@@ -320,13 +295,42 @@ impl<T: 'static> Future for DeferredFuture<T> {
         let new = KeptWaker::keep(cx.waker());
         let old = self.state.waker.borrow_mut().replace(new);
         drop(old);
-        Poll::Pending
+        if self.is_to_be_cancelled() {
+            self.handle.cancel();
+        }
+        match self.state.result.take() {
+            Some(result) => Poll::Ready(result),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<T: 'static> DeferredFuture<T> {
+    /// Tells the block that awaits it. Returns whether a cancel of that one is to reach it.
+    fn is_to_be_cancelled(&self) -> bool {
+        let task = Task::current();
+        let before = self.state.awaiter.take();
+        match (task, before) {
+            (Some(task), Some((same, key))) if Rc::ptr_eq(&task, &same) => {
+                self.state.awaiter.set(Some((same, key)));
+                false
+            }
+            (task, before) => {
+                self.state.awaiter.set(before);
+                self.state.strike();
+                let Some(task) = task else { return false };
+                let (key, cancelled) = task.enlist(self.handle.clone());
+                self.state.awaiter.set(Some((task, key)));
+                cancelled
+            }
+        }
     }
 }
 
 impl<T: 'static> Drop for DeferredFuture<T> {
     fn drop(&mut self) {
         self.state.left.set(true);
+        self.state.strike();
         self.handle.cancel();
         if let Some(Err(failure)) = self.state.result.take() {
             failure.report_unhandled("a Deferred whose future was dropped");

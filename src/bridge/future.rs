@@ -25,7 +25,12 @@ use crate::{
 ///
 /// Shape: the future is polled on this greenlet's stack and needs neither `Send` nor `'static`. Its
 /// waker may be called on any thread. A future that wakes itself at once lets the other greenlets
-/// run before it is polled again.
+/// run before it is polled again. While it is polled it may call what parks: then this greenlet
+/// parks. If it blocks its thread, every greenlet of the thread waits.
+///
+/// With the feature `tokio`, it is polled inside a tokio runtime (the caller's, if the thread is in
+/// one; else one that all share, on a thread in the background), so that futures of `tokio::net`
+/// and `tokio::time`, and of crates that use them, work as they are.
 ///
 /// # Panics
 ///
@@ -51,17 +56,34 @@ use crate::{
 #[track_caller]
 pub fn wait_for_future<F: Future>(future: F) -> F::Output {
     let hub = Hub::to_park().unwrap_or_else(|why| panic!("greenloop::wait_for_future: {why}"));
-    let shared = Shared::new(hub);
-    let waker = OwnWaker::new(&shared);
+    let output = drive(hub, &Shared::new(hub), pin!(future), |_| (), || false);
+    output.expect("it is never given up")
+}
+
+/// Polls `future` on the current greenlet until it is ready, or until `is_over` says after a poll
+/// that it is given up. `polled` is told when a poll begins and when it has ended.
+pub(super) fn drive<F: Future>(
+    hub: &'static Hub,
+    shared: &Arc<Shared>,
+    mut future: Pin<&mut F>,
+    polled: impl Fn(bool),
+    is_over: impl Fn() -> bool,
+) -> Option<F::Output> {
+    let waker = OwnWaker::new(shared);
     let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
     loop {
         hub.checkpoint(Mode::Infallible);
         shared.take_wake();
-        if let Poll::Ready(output) = shield(|| future.as_mut().poll(&mut context)) {
-            return output;
+        polled(true);
+        let poll = shield(|| future.as_mut().poll(&mut context));
+        polled(false);
+        if let Poll::Ready(output) = poll {
+            return Some(output);
         }
-        wait_for_wake(hub, &shared);
+        if is_over() {
+            return None;
+        }
+        wait_for_wake(hub, shared);
     }
 }
 

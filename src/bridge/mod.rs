@@ -22,6 +22,23 @@
 //! - `BRIDGE-6` Callbacks run in whoever fires them. A kill that unwinds through a callback goes
 //!   on.
 //! - `BRIDGE-7` A wait of main that nothing can end is reported, never a hang.
+//! - `BRIDGE-8` There is one way to run a future on a greenlet of one's own, `wait_for_future`, and
+//!   one to have it run, `Deferred::from_future`. The second makes of an `async` block what
+//!   `inlineCallbacks` makes of a generator: a cancel reaches what the block awaits, and the block
+//!   may catch it (`task`). A Deferred whose future is dropped is cancelled.
+//!
+//! # What a future may do
+//!
+//! - **Wake from any thread, as often as it likes.** Between two polls all wakes are one. One that
+//!   wakes itself at once, for ever, lets the other greenlets run before each poll, and IO and
+//!   timers be looked at.
+//! - **Call what parks**, of this crate: only its own greenlet waits, with all that it polls. It is
+//!   polled in a [`shield`](crate::shield), so a kill lands between two polls.
+//! - **Block the thread** (`std::thread::sleep`, another crate's `block_on`): then all greenlets of
+//!   this thread wait. Nothing can preempt it.
+//! - **Panic**: the panic goes to whoever waits; in `from_future` it becomes a Failure.
+//! - **Be polled, woken and dropped on other threads**, if its type allows: what it registered with
+//!   this hub ends with it (`hub::kept`).
 //!
 //! # Source
 //!
@@ -29,6 +46,7 @@
 
 mod deferred;
 mod future;
+mod task;
 
 pub use deferred::{
     DeferredFuture, wait_for_deferred, wait_for_deferred_timeout, wait_for_greenlet,

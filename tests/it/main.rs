@@ -1,5 +1,6 @@
 //! Behaviour, floor by floor: one binary, so that it links once.
 
+mod blocks;
 mod bridge;
 mod coro;
 mod examples;
