@@ -14,6 +14,8 @@ pub mod task;
 pub mod testing;
 mod time;
 
+#[cfg(feature = "hyper")]
+pub use bridge::HyperRuntime;
 pub use bridge::{
     DeferredFuture, GreenletFuture, wait_for_deferred, wait_for_deferred_timeout, wait_for_future,
     wait_for_greenlet,

@@ -69,6 +69,8 @@ pub(super) fn drive<F: Future>(
     polled: impl Fn(bool),
     is_over: impl Fn() -> bool,
 ) -> Option<F::Output> {
+    #[cfg(feature = "tokio")]
+    super::tokio::enter(hub);
     let waker = OwnWaker::new(shared);
     let mut context = Context::from_waker(&waker);
     loop {

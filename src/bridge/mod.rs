@@ -46,9 +46,15 @@
 
 mod deferred;
 mod future;
+#[cfg(feature = "hyper")]
+mod hyper;
 mod task;
+#[cfg(feature = "tokio")]
+mod tokio;
 
 pub use deferred::{
     DeferredFuture, wait_for_deferred, wait_for_deferred_timeout, wait_for_greenlet,
 };
 pub use future::{GreenletFuture, wait_for_future};
+#[cfg(feature = "hyper")]
+pub use hyper::HyperRuntime;

@@ -6,6 +6,8 @@ mod coro;
 mod examples;
 mod futures;
 mod hub;
+#[cfg(feature = "hyper")]
+mod hyper;
 mod io;
 mod kill;
 mod net;
@@ -17,3 +19,5 @@ mod task;
 mod testing;
 mod threads;
 mod tidy;
+#[cfg(feature = "tokio")]
+mod tokio;

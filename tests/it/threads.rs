@@ -62,3 +62,11 @@ fn handles_sockets_and_errors_may_go_anywhere() {
     send::<JoinError>();
     send::<Panic>();
 }
+
+/// It names no hub: it serves that of the thread that it is used on.
+#[cfg(feature = "hyper")]
+#[test]
+fn hypers_runtime_and_its_sleeps_may_go_anywhere() {
+    shared::<greenloop::HyperRuntime>();
+    shared::<std::pin::Pin<Box<dyn hyper::rt::Sleep>>>();
+}

@@ -1,0 +1,62 @@
+//! A tokio runtime in the background, for futures that cannot do without.
+//!
+//! Floor 7. Uses: the feature `tokio`. Used by: `future`.
+//!
+//! A future of `tokio::net` or `tokio::time` asks, when it is made or first polled, for the runtime
+//! that its thread is *in*, registers with that one's reactor, and is woken from there: by a waker,
+//! which with us may be called on any thread. So a hub's thread needs to be in a runtime, and need
+//! not drive it.
+//!
+//! # Contract
+//!
+//! - The runtime is started by the first future that a run polls with this feature on, once in the
+//!   process, and is never shut down: its one thread, `greenloop-tokio`, sleeps until one of its
+//!   sockets or timers is due, and ends with the process. What `tokio::spawn` is given runs there.
+//! - A hub's thread is in it from its first poll to the end of the run, not for each poll: a poll
+//!   may park, others would begin theirs meanwhile, and tokio wants such scopes to be nested.
+//! - A thread that is in a runtime already (`greenloop::run` inside of `spawn_blocking`) stays in
+//!   that one.
+//! - Nothing of tokio's clock is ours: its timers run in real time.
+
+use std::{
+    io,
+    sync::{Mutex, PoisonError},
+    thread,
+};
+
+use tokio::runtime::{Builder, Handle};
+
+use crate::hub::Hub;
+
+/// Puts this hub's thread into a tokio runtime until the run ends, if it is not in one.
+pub(super) fn enter(hub: &'static Hub) {
+    if hub.lodger.get().is_some() || Handle::try_current().is_ok() {
+        return;
+    }
+    match background() {
+        // The handle lives as long as the process, so its guard may live as long as the hub.
+        Ok(handle) => drop(hub.lodger.set(Box::new(handle.enter()))),
+        Err(error) => {
+            // Futures that need it will say so, by tokio's own panic; others do not miss it.
+            crate::report::unhandled("the tokio runtime in the background", &error, &());
+        }
+    }
+}
+
+/// The runtime that all hubs share.
+fn background() -> io::Result<&'static Handle> {
+    static STARTED: Mutex<Option<&'static Handle>> = Mutex::new(None);
+    // Poisoned: whoever panicked in there has started nothing.
+    let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = *started {
+        return Ok(handle);
+    }
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let handle: &'static Handle = Box::leak(Box::new(runtime.handle().clone()));
+    let name = String::from("greenloop-tokio");
+    thread::Builder::new()
+        .name(name)
+        .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+    *started = Some(handle);
+    Ok(handle)
+}
