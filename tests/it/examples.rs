@@ -16,6 +16,10 @@ use greenloop::{ReactorHandle, RunError};
 #[expect(dead_code, reason = "its main function is for the command line")]
 #[path = "../../examples/echo_server.rs"]
 mod echo_server;
+#[cfg(feature = "hyper")]
+#[expect(dead_code, reason = "its main function is for the command line")]
+#[path = "../../examples/fetch_three_ways.rs"]
+mod fetch_three_ways;
 #[expect(dead_code, reason = "its main function is for the command line")]
 #[path = "../../examples/line_server.rs"]
 mod line_server;
@@ -25,6 +29,10 @@ mod parked;
 #[expect(dead_code, reason = "its main function is for the command line")]
 #[path = "../../examples/proxy.rs"]
 mod proxy;
+#[cfg(feature = "tokio")]
+#[expect(dead_code, reason = "its main function is for the command line")]
+#[path = "../../examples/reqwest_in_a_greenlet.rs"]
+mod reqwest_in_a_greenlet;
 #[expect(dead_code, reason = "its main function is for the command line")]
 #[path = "../../examples/retry_with_timeout.rs"]
 mod retry_with_timeout;
@@ -317,6 +325,45 @@ fn retry_with_timeout_prints_what_it_says() {
     let Some(output) = output("retry_with_timeout", &[]) else { return };
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && text.ends_with("  3600 s  an hour is over\n"), "{text}");
+}
+
+#[cfg(feature = "hyper")]
+#[test]
+fn fetch_three_ways_gets_all_answers_at_once_in_every_style() {
+    let delay = Duration::from_millis(50);
+    let begun = Instant::now();
+    let bytes = greenloop::run(|| {
+        let url = format!("http://{}/", fetch_three_ways::serve(delay)?).parse()?;
+        fetch_three_ways::tour(&vec![url; 100])
+    });
+    let took = begun.elapsed();
+    assert_eq!(bytes.unwrap(), [1700; 3]);
+    assert!(3 * delay <= took && took < 100 * delay, "300 answers of {delay:?} took {took:?}");
+}
+
+/// The same over the network's own words: names, and a server that is not there.
+#[cfg(feature = "hyper")]
+#[test]
+fn fetch_three_ways_says_which_fetch_failed() {
+    let refusing = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://localhost:{}/", refusing.port()).parse().unwrap();
+    let failure = greenloop::run(|| fetch_three_ways::tour(&[url])).unwrap_err();
+    assert!(failure.to_string().to_lowercase().contains("refused"), "{failure}");
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn reqwest_in_a_greenlet_gets_all_answers_at_once() {
+    let delay = Duration::from_millis(50);
+    let begun = Instant::now();
+    let texts = greenloop::run(|| {
+        let address = reqwest_in_a_greenlet::serve(delay)?;
+        let urls: Vec<_> = (0..20).map(|n| format!("http://{address}/{n}")).collect();
+        reqwest_in_a_greenlet::fetch_all(&urls)
+    });
+    let took = begun.elapsed();
+    assert_eq!(texts.unwrap(), (0..20).map(|n| format!("Hello from /{n}")).collect::<Vec<_>>());
+    assert!(delay <= took && took < 20 * delay, "20 answers of {delay:?} took {took:?}");
 }
 
 /// The number behind a key of the one line of JSON.
