@@ -9,11 +9,12 @@
 
 use std::io;
 
+use greenloop_benches::echo::ECHO;
 use greenloop_benches::echo::compare::{Settings, compare};
 use greenloop_benches::report::is_for_real;
 
 fn main() -> io::Result<()> {
-    let mut settings = Settings::parse(std::env::args().skip(1))?;
+    let mut settings = Settings::parse(&ECHO, std::env::args().skip(1))?;
     if !is_for_real() {
         settings = Settings { connections: vec![10], rounds: 1, requests: 1_000, ..settings };
     }

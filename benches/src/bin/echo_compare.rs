@@ -7,8 +7,9 @@
 
 use std::io;
 
+use greenloop_benches::echo::ECHO;
 use greenloop_benches::echo::compare::{Settings, compare};
 
 fn main() -> io::Result<()> {
-    compare(&Settings::parse(std::env::args().skip(1))?)
+    compare(&Settings::parse(&ECHO, std::env::args().skip(1))?)
 }

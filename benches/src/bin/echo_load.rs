@@ -8,7 +8,7 @@ use std::env;
 use std::io;
 use std::net::SocketAddr;
 
-use greenloop_benches::echo::load::Load;
+use greenloop_benches::echo::load::{Load, Talk};
 use greenloop_benches::echo::{LOAD_CORE, MESSAGE_SIZE};
 use greenloop_benches::os;
 
@@ -33,7 +33,7 @@ fn main() -> io::Result<()> {
         address.ok_or_else(|| io::Error::other("echo_load ADDRESS [--connections N] …"))?;
     os::pin_to_core(core)?;
     os::raise_descriptor_limit()?;
-    let mut load = Load::connect(address, connections, size)?;
+    let mut load = Load::connect(address, connections, &Talk::echo(size))?;
     let time = load.run(requests)?;
     let each = time.as_nanos() as f64 / requests as f64;
     println!("{requests} requests over {connections} connections in {time:.3?}: {each:.0} ns each");

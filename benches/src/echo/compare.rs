@@ -1,4 +1,4 @@
-//! The echo servers beside one another: the processor time of each per request.
+//! Servers beside one another: the processor time of each per request.
 //!
 //! # Contract
 //! A round starts every server anew, one after the other, opens the connections, warms up, and
@@ -7,8 +7,8 @@
 //! one process (where its pages lie) is that of one round only. The order turns with every round
 //! and is reversed in every other one, so that none always has the same neighbour.
 //!
-//! The bare loop runs twice in a round. How far it is from itself says how much of any other
-//! ratio is noise.
+//! The one that the others are measured by runs twice in a round. How far it is from itself says
+//! how much of any other ratio is noise.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -16,28 +16,31 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::load::Load;
+use super::load::{Load, Talk};
 use super::server::Server;
-use super::{LOAD_CORE, MESSAGE_SIZE, strace};
+use super::{LOAD_CORE, strace};
 use crate::os;
-use crate::report::{Entry, Limit, OURS, Table};
+use crate::report::{Entry, Limit, Table};
 use crate::stats::Median;
 
-/// The servers, by the name they have in tables, and the program that each is.
-pub const SERVERS: [(&str, &str); 5] = [
-    ("bare", "echo_bare"),
-    (OURS, "echo_greenloop"),
-    ("bare again", "echo_bare"),
-    ("tokio", "echo_tokio"),
-    ("may", "echo_may"),
-];
-
-/// What every server is compared with.
-const BASE: &str = "bare";
+/// Servers that are to be compared, and how.
+#[derive(Debug)]
+pub struct Contest {
+    /// By the name they have in tables, and the program that each is.
+    pub servers: &'static [(&'static str, &'static str)],
+    /// The name of the one that the others are measured by.
+    pub base: &'static str,
+    /// What is said to each.
+    pub talk: fn() -> Talk,
+    /// The limits, for this many connections.
+    pub limits: fn(connections: usize) -> Vec<Limit>,
+}
 
 /// What to measure, as the command line says it.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// What to compare.
+    pub contest: &'static Contest,
     /// How many connections at once, one table for each.
     pub connections: Vec<usize>,
     /// Rounds; every server runs once in each.
@@ -52,9 +55,12 @@ pub struct Settings {
     pub strace: bool,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
+impl Settings {
+    /// Everything as usual.
+    #[must_use]
+    pub fn of(contest: &'static Contest) -> Self {
         Self {
+            contest,
             connections: vec![100, 1_000],
             rounds: 21,
             requests: 30_000,
@@ -63,15 +69,16 @@ impl Default for Settings {
             strace: false,
         }
     }
-}
 
-impl Settings {
     /// Reads the command line.
     ///
     /// # Errors
     /// When it makes no sense.
-    pub fn parse(arguments: impl Iterator<Item = String>) -> io::Result<Self> {
-        let mut settings = Self::default();
+    pub fn parse(
+        contest: &'static Contest,
+        arguments: impl Iterator<Item = String>,
+    ) -> io::Result<Self> {
+        let mut settings = Self::of(contest);
         let mut arguments = arguments.peekable();
         while let Some(option) = arguments.next() {
             let wrong = |_| io::Error::other(format!("{option} takes a number"));
@@ -108,7 +115,7 @@ impl Settings {
     fn servers(&self) -> Vec<(&'static str, &'static str)> {
         let takes_part =
             |name: &str| self.servers.is_empty() || self.servers.iter().any(|s| s == name);
-        SERVERS.into_iter().filter(|(name, _)| takes_part(name)).collect()
+        self.contest.servers.iter().copied().filter(|(name, _)| takes_part(name)).collect()
     }
 }
 
@@ -134,22 +141,22 @@ struct Runs {
 /// Does what `settings` say and prints tables; progress goes to standard error.
 ///
 /// # Errors
-/// When a server cannot be started, does not end, or does not echo what it is sent.
+/// When a server cannot be started, does not end, or does not reply what it should.
 pub fn compare(settings: &Settings) -> io::Result<()> {
     os::raise_descriptor_limit()?;
     println!("{}", os::machine());
     if settings.strace {
-        return strace::count_all(&settings.servers());
+        return strace::count_all(&settings.servers(), &(settings.contest.talk)());
     }
     os::pin_to_core(LOAD_CORE)?;
     let mut json = format!(
-        "{{\"machine\": {:?}, \"requests\": {}, \"message_bytes\": {MESSAGE_SIZE}, \"runs\": [",
+        "{{\"machine\": {:?}, \"requests\": {}, \"runs\": [",
         os::machine(),
         settings.requests,
     );
     for (index, &connections) in settings.connections.iter().enumerate() {
         let all = measure(settings, connections)?;
-        print(&all, connections, settings.requests);
+        print(settings, &all, connections);
         for (position, runs) in all.iter().enumerate() {
             json.push_str(if index + position == 0 { "\n" } else { ",\n" });
             push_json(&mut json, runs, connections);
@@ -174,7 +181,7 @@ fn measure(settings: &Settings, connections: usize) -> io::Result<Vec<Runs>> {
             order.reverse();
         }
         for index in order {
-            let run = measure_once(all[index].program, connections, settings.requests)?;
+            let run = measure_once(settings, all[index].program, connections)?;
             all[index].rounds.push(run);
         }
     }
@@ -183,9 +190,10 @@ fn measure(settings: &Settings, connections: usize) -> io::Result<Vec<Runs>> {
 }
 
 /// Starts a server, warms it up, and measures it.
-fn measure_once(program: &str, connections: usize, requests: u64) -> io::Result<Run> {
+fn measure_once(settings: &Settings, program: &str, connections: usize) -> io::Result<Run> {
+    let requests = settings.requests;
     let server = Server::start(program, &[])?;
-    let mut load = Load::connect(server.address(), connections, MESSAGE_SIZE)?;
+    let mut load = Load::connect(server.address(), connections, &(settings.contest.talk)())?;
     // Every connection has been served several times before it counts.
     load.run((requests / 10).max(4 * connections as u64))?;
     let before = server.cpu()?;
@@ -197,7 +205,8 @@ fn measure_once(program: &str, connections: usize, requests: u64) -> io::Result<
 }
 
 /// Prints one table, and how the limits are kept.
-fn print(all: &[Runs], connections: usize, requests: u64) {
+fn print(settings: &Settings, all: &[Runs], connections: usize) {
+    let (requests, base) = (settings.requests, settings.contest.base);
     let per_request = |time: Duration| time.as_nanos() as f64 / requests as f64;
     let table = Table {
         title: format!("{connections} connections"),
@@ -210,7 +219,7 @@ fn print(all: &[Runs], connections: usize, requests: u64) {
             .collect(),
     };
     println!(
-        "\n| {connections} connections | CPU ns per request | 95 % interval | of {BASE} | \
+        "\n| {connections} connections | CPU ns per request | 95 % interval | of {base} | \
          95 % interval | core busy | requests/s |"
     );
     println!("|---|---|---|---|---|---|---|");
@@ -220,7 +229,7 @@ fn print(all: &[Runs], connections: usize, requests: u64) {
             runs.rounds.iter().map(|run| run.cpu.div_duration_f64(run.wall)).collect();
         let rate: Vec<f64> =
             runs.rounds.iter().map(|run| requests as f64 / run.wall.as_secs_f64()).collect();
-        let ratio = table.ratio(&entry.name, BASE).filter(|_| entry.name != BASE).map_or_else(
+        let ratio = table.ratio(&entry.name, base).filter(|_| entry.name != base).map_or_else(
             || "– | –".to_owned(),
             |ratio| format!("{:.3} | {:.3} to {:.3}", ratio.value, ratio.low, ratio.high),
         );
@@ -235,12 +244,7 @@ fn print(all: &[Runs], connections: usize, requests: u64) {
         );
     }
     println!();
-    let of_bare = if connections <= 100 { 1.03 } else { 1.05 };
-    table.print_verdicts(&[
-        Limit { peer: BASE, ratio: of_bare },
-        Limit { peer: "tokio", ratio: 1.0 },
-        Limit { peer: "may", ratio: 1.0 },
-    ]);
+    table.print_verdicts(&(settings.contest.limits)(connections));
 }
 
 /// Adds one server's rounds as a JSON object.

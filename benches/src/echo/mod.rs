@@ -1,6 +1,6 @@
-//! The echo server, four times over, and what is done to it.
+//! The echo server, four times over, and what is done to it; and hyper's server, twice.
 //!
-//! Each server is a program under `src/bin/` that sends back what it reads, on one core. [`load`]
+//! Each server is a program under `src/bin/` that answers what it reads, on one core. [`load`]
 //! keeps one message under way on each of many connections. [`compare`] measures the servers
 //! beside one another, and [`strace`] counts the system calls of each. [`serve`] is what the
 //! server programs have in common, and [`server`] how the others start them.
@@ -13,6 +13,43 @@ pub mod load;
 pub mod serve;
 pub mod server;
 pub mod strace;
+
+use compare::Contest;
+use load::Talk;
+
+use crate::report::{Limit, OURS};
+
+/// The echo servers, measured by a bare epoll loop.
+pub static ECHO: Contest = Contest {
+    servers: &[
+        ("bare", "echo_bare"),
+        (OURS, "echo_greenloop"),
+        ("bare again", "echo_bare"),
+        ("tokio", "echo_tokio"),
+        ("may", "echo_may"),
+    ],
+    base: "bare",
+    talk: || Talk::echo(MESSAGE_SIZE),
+    limits: |connections| {
+        let of_bare = if connections <= 100 { 1.03 } else { 1.05 };
+        vec![
+            Limit { peer: "bare", ratio: of_bare },
+            Limit { peer: "tokio", ratio: 1.0 },
+            Limit { peer: "may", ratio: 1.0 },
+        ]
+    },
+};
+
+/// hyper's HTTP/1 server on two runtimes: the same crate, the same service.
+pub static HYPER: Contest = Contest {
+    servers: &[("tokio", "hyper_tokio"), (OURS, "hyper_greenloop"), ("tokio again", "hyper_tokio")],
+    base: "tokio",
+    talk: || {
+        let request = "GET /######## HTTP/1.1\r\nhost: localhost\r\naccept: */*\r\n\r\n";
+        Talk::new(request, "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n/########")
+    },
+    limits: |_| vec![Limit { peer: "tokio", ratio: 1.05 }],
+};
 
 /// What is sent at a time, in bytes.
 pub const MESSAGE_SIZE: usize = 64;

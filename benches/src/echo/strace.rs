@@ -17,8 +17,7 @@ use std::process::{self, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::MESSAGE_SIZE;
-use super::load::Load;
+use super::load::{Load, Talk};
 use super::server::Server;
 use crate::report::OURS;
 
@@ -41,12 +40,12 @@ const KINDS: [(&str, &[&str]); 3] = [
 /// Calls per request, by kind or by name.
 type Calls = BTreeMap<String, f64>;
 
-/// Counts for each of `servers`, pairs of a name and a program, and prints a table for each number
-/// of connections.
+/// Counts for each of `servers`, pairs of a name and a program, while `talk` is said to it, and
+/// prints a table for each number of connections.
 ///
 /// # Errors
-/// When a server cannot be started, or does not echo what it is sent.
-pub fn count_all(servers: &[(&str, &str)]) -> io::Result<()> {
+/// When a server cannot be started, or does not reply what it should.
+pub fn count_all(servers: &[(&str, &str)], talk: &Talk) -> io::Result<()> {
     let version = Command::new("strace").arg("-V").stdout(Stdio::null()).status();
     if !version.is_ok_and(|status| status.success()) {
         println!("\nstrace is not installed: no system calls were counted");
@@ -56,7 +55,7 @@ pub fn count_all(servers: &[(&str, &str)]) -> io::Result<()> {
         let mut columns: Vec<(&str, Calls)> = Vec::new();
         for &(name, program) in servers.iter().filter(|(name, _)| *name != "bare again") {
             eprint!("\rstrace, {connections} connection(s): {name:<12}");
-            columns.push((name, per_request(program, connections, lives)?));
+            columns.push((name, per_request(program, connections, lives, talk)?));
         }
         eprintln!();
         print(connections, &columns);
@@ -65,10 +64,15 @@ pub fn count_all(servers: &[(&str, &str)]) -> io::Result<()> {
 }
 
 /// Returns how often `program` makes each call for one request.
-fn per_request(program: &str, connections: usize, lives: [u64; 2]) -> io::Result<Calls> {
-    let shorter = count(program, connections, lives[0])?;
+fn per_request(
+    program: &str,
+    connections: usize,
+    lives: [u64; 2],
+    talk: &Talk,
+) -> io::Result<Calls> {
+    let shorter = count(program, connections, lives[0], talk)?;
     let mut calls = Calls::new();
-    for (name, longer) in count(program, connections, lives[1])? {
+    for (name, longer) in count(program, connections, lives[1], talk)? {
         let more = longer as f64 - *shorter.get(&name).unwrap_or(&0) as f64;
         let kind = KINDS.iter().find(|(_, names)| names.contains(&name.as_str()));
         let name = kind.map_or(name, |(kind, _)| (*kind).to_owned());
@@ -79,11 +83,16 @@ fn per_request(program: &str, connections: usize, lives: [u64; 2]) -> io::Result
 }
 
 /// Runs `program` under strace for `requests` and returns how often it made each call.
-fn count(program: &str, connections: usize, requests: u64) -> io::Result<BTreeMap<String, u64>> {
+fn count(
+    program: &str,
+    connections: usize,
+    requests: u64,
+    talk: &Talk,
+) -> io::Result<BTreeMap<String, u64>> {
     let path = env::temp_dir().join(format!("greenloop-strace-{}.txt", process::id()));
     let wrapper = ["strace", "-f", "-c", "-o", &path.to_string_lossy()].map(str::to_owned);
     let server = Server::start(program, &wrapper)?;
-    let mut load = Load::connect(server.address(), connections, MESSAGE_SIZE)?;
+    let mut load = Load::connect(server.address(), connections, talk)?;
     for _ in 0..requests / connections as u64 {
         thread::sleep(PAUSE);
         load.run(connections as u64)?;
