@@ -21,7 +21,9 @@ pub use bridge::{
     wait_for_greenlet,
 };
 pub use deferred::{
-    Abandoned, CancelHandle, Cancelled, Cancelling, Deferred, Failure, PauseGuard, Resolver,
+    Abandoned, CancelHandle, Cancelled, Cancelling, Deferred, DeferredList, Failure, FailureGroup,
+    FirstError, IntoDeferred, ListResult, PauseGuard, Resolver, execute, first, gather_results,
+    maybe_deferred, race, set_debugging,
 };
 pub use hub::{
     Builder, DelayedCall, DelayedCallError, Elapsed, Ending, Greenlet, GreenletRef, JoinError,

@@ -1,6 +1,6 @@
 //! What acts on a chain from the side: [`CancelHandle`] and [`PauseGuard`].
 
-use super::chain::{self, Chain};
+use super::chain::{self, Chain, Step};
 use super::stage::Open;
 use std::fmt;
 use std::rc::{Rc, Weak};
@@ -24,6 +24,11 @@ impl CancelHandle {
     /// Makes a handle that does nothing.
     pub(super) fn inert() -> CancelHandle {
         CancelHandle { chain: None }
+    }
+
+    /// What a cancellation of several has to do for this one, if anything.
+    pub(super) fn step(&self) -> Option<Step> {
+        self.chain.clone().map(Step::Cancel)
     }
 
     /// Cancels whatever the chain waits for; does nothing when it waits for nothing.

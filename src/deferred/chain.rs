@@ -6,11 +6,12 @@
 //! [`drive`], runs them all without recursion and without boxing a value: a stage moves its result
 //! into the next stage, and hands that one back to the loop.
 
+use super::debug;
 use super::failure::Failure;
-use super::unwinds::Caught;
-use super::unwinds::Unwinds;
+use super::unwinds::{Caught, Unwinds, catch};
 use std::any::Any;
 use std::cell::Cell;
+use std::mem;
 use std::rc::{Rc, Weak};
 
 /// Something with its input in place, ready to run once.
@@ -35,8 +36,9 @@ pub(super) trait Output<T> {
 pub(super) trait Chain {
     /// The state of the chain.
     fn head(&self) -> &Head;
-    /// Cancels the source, which is unfired: calls the canceller, and fires if that did not.
-    fn cancel_source(self: Rc<Self>);
+    /// Cancels the source, which is unfired: calls the canceller, and fires if that did not. Where
+    /// the source is other chains, says so in `steps`, so that they are cancelled next.
+    fn cancel_source(self: Rc<Self>, steps: &mut Vec<Step>);
 }
 
 /// Whether a chain's source has fired.
@@ -57,11 +59,21 @@ pub(super) struct Head {
     /// The chain that a stage of this one waits for. Weak: that one owns this one, for it continues
     /// it (CHAIN-4).
     inner: Cell<Option<Weak<dyn Chain>>>,
+    /// Whether debug mode has noted it (DEBUG-1).
+    noted: Cell<bool>,
 }
 
 impl Head {
     pub(super) fn new(source: Source) -> Head {
-        Head { source: Cell::new(source), inner: Cell::new(None) }
+        Head { source: Cell::new(source), inner: Cell::new(None), noted: Cell::new(false) }
+    }
+
+    pub(super) fn is_noted(&self) -> bool {
+        self.noted.get()
+    }
+
+    pub(super) fn set_noted(&self, noted: bool) {
+        self.noted.set(noted);
     }
 
     pub(super) fn source(&self) -> Source {
@@ -83,6 +95,15 @@ impl Head {
         let found = inner.as_ref().and_then(Weak::upgrade);
         self.inner.set(inner);
         found
+    }
+}
+
+impl Drop for Head {
+    #[inline]
+    fn drop(&mut self) {
+        if self.noted.get() {
+            debug::forget(self);
+        }
     }
 }
 
@@ -136,7 +157,8 @@ impl<T> Outlet<T> {
         match self.take() {
             Some(result) => Some(next.load(result)),
             None => {
-                self.0.set(Out::Next(next));
+                // What it replaces is `Open`: there is nothing to drop, and no call to find out.
+                mem::forget(self.0.replace(Out::Next(next)));
                 None
             }
         }
@@ -242,10 +264,16 @@ impl Firing {
         match caught {
             Caught::Panic(failure) => failure,
             Caught::Kill(payload) => {
-                self.kill.get_or_insert(payload);
+                self.keep_kill(payload);
                 Failure::cancelled()
             }
         }
+    }
+
+    /// Remembers a kill that unwound out of user code, to be resumed at the end.
+    #[cold]
+    pub(super) fn keep_kill(&mut self, kill: Box<dyn Any + Send>) {
+        self.kill.get_or_insert(kill);
     }
 }
 
@@ -279,25 +307,76 @@ pub(super) fn resume_kill(kill: Box<dyn Any + Send>) {
     Unwinds::resume(kill);
 }
 
+/// What is still to be done by a [`cancel`].
+pub(super) enum Step {
+    /// Cancel what a chain waits for.
+    Cancel(Weak<dyn Chain>),
+    /// The members of a chain have been cancelled: it may be cancelled again.
+    Reopen(Rc<dyn Chain>),
+}
+
 /// Cancels whatever the chain waits for: its source, or, through as many chains as wait for one
 /// another, the source of the innermost (D27). Iterative; does nothing when nothing is waited for.
-pub(super) fn cancel(mut chain: Rc<dyn Chain>) {
+///
+/// # Panics
+/// Resumes the first kill that unwound out of a canceller, after all of them were called.
+pub(super) fn cancel(chain: Rc<dyn Chain>) {
+    let mut steps = Vec::new();
+    let kill = cancel_source_of(chain, &mut steps);
+    if let Some(kill) = kill.or(cancel_each(steps)) {
+        resume_kill(kill);
+    }
+}
+
+/// Does `steps`, the last one first, and what they lead to. Gives the first kill that unwound out
+/// of a canceller.
+pub(super) fn cancel_each(mut steps: Vec<Step>) -> Option<Box<dyn Any + Send>> {
+    let mut kill = None;
+    while let Some(step) = steps.pop() {
+        match step {
+            Step::Cancel(chain) => {
+                if let Some(chain) = chain.upgrade()
+                    && let Some(unwound) = cancel_source_of(chain, &mut steps)
+                {
+                    kill.get_or_insert(unwound);
+                }
+            }
+            Step::Reopen(chain) => {
+                if chain.head().source() == Source::Cancelling {
+                    chain.head().set_source(Source::Unfired);
+                }
+            }
+        }
+    }
+    kill
+}
+
+/// Cancels the source that a chain waits for, and gives the kill that unwound out of it.
+fn cancel_source_of(chain: Rc<dyn Chain>, steps: &mut Vec<Step>) -> Option<Box<dyn Any + Send>> {
+    let source = source_of(chain)?;
+    match catch(|| source.cancel_source(steps)) {
+        Err(Caught::Kill(kill)) => return Some(kill),
+        Err(Caught::Panic(failure)) => failure.report_unhandled("a canceller"),
+        Ok(()) => {}
+    }
+    None
+}
+
+/// Finds the chain whose unfired source a chain waits for.
+fn source_of(mut chain: Rc<dyn Chain>) -> Option<Rc<dyn Chain>> {
     // Chains that wait for one another in a circle have no source to cancel, and the walk must end
     // there too: `mark` is a chain met earlier, moved up at each power of two (Brent's way).
     let mut mark = Rc::clone(&chain);
     let mut steps_count: usize = 0;
     loop {
         match chain.head().source() {
-            Source::Unfired => return chain.cancel_source(),
-            Source::Cancelling => return,
+            Source::Unfired => return Some(chain),
+            Source::Cancelling => return None,
             Source::Fired => {}
         }
-        let Some(inner) = chain.head().inner() else {
-            return;
-        };
-        chain = inner;
+        chain = chain.head().inner()?;
         if is_same(&chain, &mark) {
-            return;
+            return None;
         }
         steps_count += 1;
         if steps_count.is_power_of_two() {

@@ -1,13 +1,17 @@
 //! [`Deferred`]: the typed end of a chain, or a result that is there already.
 
 use super::cancel::{CancelHandle, PauseGuard};
-use super::chain::{self, Chain, Firing, Kept, Output, Source};
+use super::cause::Handled;
+use super::chain::{self, Chain, Firing, Kept, Output, Run, Source};
+use super::debug;
 use super::failure::Failure;
 use super::resolver::{self, Cancelling, Origin, Resolver};
-use super::stage::{Gate, Outcome, Stage, Tail};
+use super::stage::{self, Arrival, Gate, Outcome, Stage, Tail};
 use super::unwinds::{Caught, catch};
 use std::cell::Cell;
 use std::fmt;
+use std::mem;
+use std::panic::Location;
 use std::rc::Rc;
 
 /// A result that may come later, and the callbacks that will have it.
@@ -60,6 +64,7 @@ impl<T> State<T> {
 
 impl<T: 'static> Deferred<T> {
     /// Makes an unfired Deferred and the Resolver that fires it.
+    #[track_caller]
     pub fn new() -> (Resolver<T>, Deferred<T>) {
         resolver::ends(Origin::unfired())
     }
@@ -76,6 +81,7 @@ impl<T: 'static> Deferred<T> {
     /// assert!(resolver.is_cancelled());
     /// # drop((resolver, deferred));
     /// ```
+    #[track_caller]
     pub fn with_canceller(
         canceller: impl FnOnce(Cancelling<'_, T>) + 'static,
     ) -> (Resolver<T>, Deferred<T>) {
@@ -89,13 +95,21 @@ impl<T: 'static> Deferred<T> {
     }
 
     /// Makes a Deferred that has this error.
+    #[track_caller]
     pub fn fail(failure: impl Into<Failure>) -> Deferred<T> {
         Deferred::from_result(Err(failure.into()))
     }
 
     /// Makes a Deferred that has this result.
     #[inline]
-    pub fn from_result(result: Result<T, Failure>) -> Deferred<T> {
+    #[track_caller]
+    pub fn from_result(mut result: Result<T, Failure>) -> Deferred<T> {
+        debug::mark_born(&mut result);
+        Deferred::ready(result)
+    }
+
+    #[inline]
+    fn ready(result: Result<T, Failure>) -> Deferred<T> {
         Deferred { state: Cell::new(State::Ready(Kept::new(result))) }
     }
 
@@ -173,25 +187,19 @@ impl<T: 'static> Deferred<T> {
     /// cancellation of the other one is not forwarded to this one; a late result is then swallowed.
     /// # Source
     /// Twisted's `chainDeferred`.
-    pub fn chain_to(self, resolver: Resolver<T>) {
+    #[track_caller]
+    pub fn chain_deferred(self, resolver: Resolver<T>) {
         let Some(origin) = resolver.into_origin() else {
             return;
         };
-        let (chain, end) = match self.state.into_inner() {
-            State::Ready(kept) => return origin.fire(kept.into_result()),
-            State::Linked(chain, end) => (chain, end),
-        };
+        if debug::is_on() {
+            debug::note_fired(origin.head(), Location::caller());
+        }
         let target: Rc<dyn Chain> = origin.clone();
-        if chain::is_same(&chain, &target) {
+        if self.chain().is_some_and(|chain| chain::is_same(&chain, &target)) {
             return origin.fire(Err(Failure::msg("a Deferred was chained to itself")));
         }
-        let tail = Tail::new(move |result, firing: &mut Firing| {
-            firing.chain = target;
-            origin.begin(result, firing)
-        });
-        if let Some(next) = end.outlet().attach(tail) {
-            chain::drive(chain, next);
-        }
+        self.continue_in(target, move |result, firing| origin.begin(result, firing));
     }
 
     /// Cancels whatever this Deferred waits for.
@@ -244,6 +252,11 @@ impl<T: 'static> Deferred<T> {
         }
     }
 
+    /// Makes a handle of what there is: of nothing, if there is no chain.
+    pub(super) fn member(&self) -> CancelHandle {
+        self.chain().as_ref().map_or_else(CancelHandle::inert, CancelHandle::new)
+    }
+
     /// Ends the chain with `observer`, which is called once with the final result.
     ///
     /// Shape: what `observer` does with a failure is its own affair: none is reported here, but for
@@ -252,12 +265,45 @@ impl<T: 'static> Deferred<T> {
         self,
         observer: impl FnOnce(Result<T, Failure>) + 'static,
     ) -> CancelHandle {
-        let handle = self.chain().as_ref().map_or_else(CancelHandle::inert, CancelHandle::new);
+        let handle = self.member();
         drop(self.stage(move |result| {
             observer(result);
             Outcome::Now(Ok(()))
         }));
         handle
+    }
+
+    /// Ends the chain with `arrival`, which keeps its result and wakes whoever waits for it.
+    #[inline]
+    pub(crate) fn arrive<F: Fn() + 'static>(self, arrival: Rc<Arrival<T, F>>) -> CancelHandle {
+        let (chain, end) = self.into_link();
+        let handle = CancelHandle::new(&chain);
+        if let Some(next) = end.outlet().attach(arrival) {
+            chain::drive(chain, next);
+        }
+        handle
+    }
+
+    /// Ends the chain with `code` of this floor, which continues `target` with its result.
+    pub(super) fn continue_in(
+        self,
+        target: Rc<dyn Chain>,
+        code: impl FnOnce(Result<T, Failure>, &mut Firing) -> Option<Rc<dyn Run>> + 'static,
+    ) {
+        let (chain, end) = match self.state.into_inner() {
+            State::Ready(kept) => {
+                let result = kept.into_result();
+                return chain::drive_from(target, |firing| code(result, firing));
+            }
+            State::Linked(chain, end) => (chain, end),
+        };
+        let tail = Tail::new(move |result, firing: &mut Firing| {
+            firing.chain = target;
+            code(result, firing)
+        });
+        if let Some(next) = end.outlet().attach(tail) {
+            chain::drive(chain, next);
+        }
     }
 
     pub(super) fn linked(chain: Rc<dyn Chain>, end: Rc<dyn Output<T>>) -> Deferred<T> {
@@ -311,7 +357,7 @@ impl<T: 'static> Deferred<T> {
     }
 
     /// Gives the head, if there is a chain.
-    fn chain(&self) -> Option<Rc<dyn Chain>> {
+    pub(super) fn chain(&self) -> Option<Rc<dyn Chain>> {
         self.look(|state| match state {
             State::Linked(chain, _) => Some(Rc::clone(chain)),
             State::Ready(_) => None,
@@ -322,25 +368,41 @@ impl<T: 'static> Deferred<T> {
     fn look<R>(&self, look: impl FnOnce(&State<T>) -> R) -> R {
         let state = self.state.replace(State::vacant());
         let answer = look(&state);
-        self.state.set(state);
+        // What it replaces is vacant: there is nothing to drop, and no call to find that out.
+        mem::forget(self.state.replace(state));
         answer
     }
 }
 
 /// Runs a callback on a result that is there, without a chain.
-fn run_now<T, U, F>(result: Result<T, Failure>, apply: F) -> Deferred<U>
+pub(super) fn run_now<T, U, F>(mut result: Result<T, Failure>, apply: F) -> Deferred<U>
 where
+    U: 'static,
     F: FnOnce(Result<T, Failure>) -> Outcome<U>,
 {
-    match catch(|| apply(result)) {
-        Ok(Outcome::Now(result)) => Deferred::from_result(result),
-        Ok(Outcome::Wait(inner)) => inner,
-        Err(Caught::Panic(failure)) => Deferred::from_result(Err(failure)),
+    let handled = Handled::of(&mut result);
+    let result = match catch(|| apply(result)) {
+        Ok(Outcome::Now(result)) => result,
+        Ok(Outcome::Wait(inner)) if handled.is_nothing() => return inner,
+        Ok(Outcome::Wait(inner)) => return wait_to_name(handled, inner),
+        Err(Caught::Panic(failure)) => Err(failure),
         Err(Caught::Kill(kill)) => {
             chain::resume_kill(kill);
-            Deferred::from_result(Err(Failure::cancelled()))
+            Err(Failure::cancelled())
         }
-    }
+    };
+    Deferred::ready(handled.name_in(result))
+}
+
+/// Makes a chain that waits for `inner`, to name in its failure what was handled.
+#[cold]
+fn wait_to_name<T: 'static>(handled: Handled, inner: Deferred<T>) -> Deferred<T> {
+    let origin = Origin::passed();
+    let outer: Rc<dyn Output<T>> = origin.clone();
+    let chain: Rc<dyn Chain> = origin;
+    let end = Rc::clone(&outer);
+    chain::drive_from(Rc::clone(&chain), |firing| stage::wait_for(inner, handled, outer, firing));
+    Deferred::linked(chain, end)
 }
 
 impl<T: 'static> fmt::Debug for Deferred<T> {
@@ -371,5 +433,9 @@ fn describe<T>(chain: &Rc<dyn Chain>, end: &dyn Output<T>) -> String {
             Source::Fired => "running or paused".to_owned(),
         }
     };
-    format!("{state}, at {:p}", chain::address(chain))
+    let place = chain::address(chain);
+    match debug::trail_of(chain.head()) {
+        Some(trail) => format!("{state}, at {place:p}, {trail}"),
+        None => format!("{state}, at {place:p}"),
+    }
 }

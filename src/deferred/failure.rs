@@ -6,6 +6,8 @@
 //! It is not a `std::error::Error` itself, so that every error converts into it by `?` (a type
 //! cannot have both); it converts into a `Box<dyn Error + Send + Sync>` instead.
 
+use super::cause::{self, Grave};
+use super::debug::Trail;
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::error::Error;
@@ -21,17 +23,46 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// let number = Deferred::succeed("17").add_callback(|text| Ok(text.parse::<u32>()?));
 /// # drop(number);
 /// ```
-/// `Display` writes one line, the error and its causes; `Debug` adds the place and the backtrace,
-/// where there are any. A backtrace is taken of an error when `RUST_BACKTRACE` asks for it.
+/// `Display` writes one line: the error, its sources, and what was being handled when it came up
+/// ([`cause`](Self::cause)). `Debug` adds the place and the backtrace, where there are any, and
+/// what [debug mode](crate::set_debugging) noted. A backtrace is taken of an error when
+/// `RUST_BACKTRACE` asks for it.
+///
+/// # Source
+/// `twisted.python.failure.Failure`. Its `check` is [`is`](Self::is), its `trap` is
+/// [`downcast`](Self::downcast) with `?`; Python's `__context__` is [`cause`](Self::cause).
 pub struct Failure(Box<Inner>);
 
 /// What a Failure points to.
 struct Inner {
+    /// What went wrong; none once that was taken out.
+    body: Option<Body>,
+    /// Where the body goes when the Failure is dropped, if an errback is at work on it (FAIL-2).
+    grave: Option<Grave>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let (Some(body), Some(grave)) = (self.body.take(), self.grave.take()) {
+            grave.bury(body);
+        }
+    }
+}
+
+/// What a Failure is, without its box.
+pub(super) struct Body {
     /// The error or the panic.
     kind: Kind,
     /// Whether somebody was told of it, so that its drop reports nothing (FAIL-1).
-    reported: AtomicBool,
+    is_reported: AtomicBool,
+    /// What an errback was handling when it came to this.
+    pub(super) cause: Option<Failure>,
+    /// What debug mode noted about the Deferred that it came from.
+    trail: Option<Box<Trail>>,
 }
+
+/// Why nobody ever finds a Failure without its body: who takes that, takes the Failure.
+const TAKEN: &str = "the body of a Failure is taken by consuming it";
 
 /// What went wrong.
 enum Kind {
@@ -101,12 +132,44 @@ impl Failure {
     }
 
     fn from_kind(kind: Kind) -> Failure {
-        Failure(Box::new(Inner { kind, reported: AtomicBool::new(false) }))
+        Failure::from_body(Body {
+            kind,
+            is_reported: AtomicBool::new(false),
+            cause: None,
+            trail: None,
+        })
+    }
+
+    pub(super) fn from_body(body: Body) -> Failure {
+        Failure(Box::new(Inner { body: Some(body), grave: None }))
+    }
+
+    fn body(&self) -> &Body {
+        self.0.body.as_ref().expect(TAKEN)
+    }
+
+    pub(super) fn body_mut(&mut self) -> &mut Body {
+        self.0.body.as_mut().expect(TAKEN)
+    }
+
+    fn into_body(mut self) -> Body {
+        self.0.body.take().expect(TAKEN)
+    }
+
+    /// Gives the place where this body goes when it is dropped, making it first if there is none.
+    pub(super) fn grave(&mut self) -> Grave {
+        self.0.grave.get_or_insert_default().clone()
+    }
+
+    /// Gives what an errback was handling when it came to this failure: when it returned another
+    /// error than it was given, or panicked. It has a cause in its turn; the last 16 are kept.
+    pub fn cause(&self) -> Option<&Failure> {
+        self.body().cause.as_ref()
     }
 
     /// Gives the error, unless it is a panic.
     pub fn error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
-        match &self.0.kind {
+        match &self.body().kind {
             Kind::Error { error, .. } => Some(&**error),
             Kind::Panic { .. } => None,
         }
@@ -114,7 +177,7 @@ impl Failure {
 
     /// Gives the error, if it is an `E`.
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
-        match &self.0.kind {
+        match &self.body().kind {
             Kind::Error { error, .. } => error.downcast_ref(),
             Kind::Panic { .. } => None,
         }
@@ -123,22 +186,36 @@ impl Failure {
     /// Takes the error out, if it is an `E`.
     ///
     /// # Errors
-    /// The Failure itself when it is something else.
+    /// The Failure itself when it is something else: in an errback, `?` passes it on.
+    /// ```
+    /// # use greenloop::Deferred;
+    /// # use std::num::ParseIntError;
+    /// let port = Deferred::succeed("eighty").add_callback(|text| Ok(text.parse::<u16>()?));
+    /// let port = port.add_errback(|failure| {
+    ///     let error = failure.downcast::<ParseIntError>()?;
+    ///     println!("{error}: 80 it is");
+    ///     Ok(80)
+    /// });
+    /// # assert!(format!("{port:?}").contains("a value"));
+    /// ```
+    #[doc(alias = "trap")]
     pub fn downcast<E: Error + 'static>(self) -> Result<E, Failure> {
         if !self.is::<E>() {
             return Err(self);
         }
-        let Inner { kind, reported } = *self.0;
-        match kind {
+        let mut body = self.into_body();
+        body.kind = match body.kind {
             Kind::Error { error, backtrace } => match error.downcast() {
-                Ok(error) => Ok(*error),
-                Err(error) => Err(Failure::of(error, backtrace)),
+                Ok(error) => return Ok(*error),
+                Err(error) => Kind::Error { error, backtrace },
             },
-            kind @ Kind::Panic { .. } => Err(Failure(Box::new(Inner { kind, reported }))),
-        }
+            panic @ Kind::Panic { .. } => panic,
+        };
+        Err(Failure::from_body(body))
     }
 
     /// Tells whether the error is an `E`.
+    #[doc(alias = "check")]
     pub fn is<E: Error + 'static>(&self) -> bool {
         self.downcast_ref::<E>().is_some()
     }
@@ -150,7 +227,7 @@ impl Failure {
 
     /// Gives the text of the panic, if it is one.
     pub fn panic_message(&self) -> Option<&str> {
-        match &self.0.kind {
+        match &self.body().kind {
             Kind::Panic { message, .. } => Some(message),
             Kind::Error { .. } => None,
         }
@@ -158,9 +235,20 @@ impl Failure {
 
     /// Gives the place of the panic, `file:line:column`, if it is one and the place was noted.
     pub fn place(&self) -> Option<&str> {
-        match &self.0.kind {
+        match &self.body().kind {
             Kind::Panic { place, .. } => place.as_deref(),
             Kind::Error { .. } => None,
+        }
+    }
+
+    /// Gives the backtrace, if one was taken: of where the panic was raised, or of where the error
+    /// became a Failure.
+    pub fn backtrace(&self) -> Option<&dyn fmt::Display> {
+        match &self.body().kind {
+            Kind::Error { backtrace, .. } => {
+                (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace)
+            }
+            Kind::Panic { backtrace, .. } => backtrace.as_ref().map(|text| text as _),
         }
     }
 
@@ -169,32 +257,44 @@ impl Failure {
     /// # Errors
     /// The Failure itself when it is not a panic.
     pub fn into_panic(self) -> Result<Box<dyn Any + Send>, Failure> {
-        let Inner { kind, reported } = *self.0;
-        match kind {
-            Kind::Panic { payload, .. } => {
-                Ok(payload.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))
-            }
-            kind @ Kind::Error { .. } => Err(Failure(Box::new(Inner { kind, reported }))),
+        if self.error().is_some() {
+            return Err(self);
         }
+        let mut body = self.into_body();
+        body.kind = match body.kind {
+            Kind::Panic { payload, .. } => {
+                return Ok(payload.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()));
+            }
+            error @ Kind::Error { .. } => error,
+        };
+        Err(Failure::from_body(body))
+    }
+
+    /// Notes where the Deferred was made and fired, unless that of another is noted already.
+    pub(super) fn note(&mut self, trail: Trail) {
+        self.body_mut().trail.get_or_insert_with(|| Box::new(trail));
     }
 
     /// Reports it unless somebody was told already, or it is a cancellation (FAIL-1).
     pub(crate) fn report_unhandled(&self, what: &str) {
-        if !self.is_cancelled() && !self.0.reported.swap(true, Ordering::Relaxed) {
+        if !self.is_cancelled() && !self.body().is_reported.swap(true, Ordering::Relaxed) {
             crate::report::unhandled(what, &Reported(self), self);
         }
     }
 }
 
-/// The text of a report: one line, with the place of a panic. The backtrace is for `Debug`: the
-/// default panic hook has printed that of a panic already.
+/// The text of a report: one line, with the place of a panic and what debug mode noted. Backtraces
+/// are for `Debug`: the default panic hook has printed that of a panic already.
 struct Reported<'a>(&'a Failure);
 
 impl fmt::Display for Reported<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)?;
-        match self.0.place() {
-            Some(place) => write!(f, ", at {place}"),
+        if let Some(place) = self.0.place() {
+            write!(f, ", at {place}")?;
+        }
+        match &self.0.body().trail {
+            Some(trail) => write!(f, "; {trail}"),
             None => Ok(()),
         }
     }
@@ -202,7 +302,17 @@ impl fmt::Display for Reported<'_> {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0.kind {
+        self.body().kind.fmt(f)?;
+        for cause in cause::causes_of(self) {
+            write!(f, "; while handling: {}", cause.body().kind)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Kind::Panic { message, .. } => write!(f, "panicked: {message}"),
             Kind::Error { error, .. } => {
                 write!(f, "{error}")?;
@@ -220,12 +330,11 @@ impl fmt::Display for Failure {
 impl fmt::Debug for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Failure({}", Reported(self))?;
-        match &self.0.kind {
-            Kind::Error { backtrace, .. } if backtrace.status() == BacktraceStatus::Captured => {
-                write!(f, "\n{backtrace}")?;
-            }
-            Kind::Panic { backtrace: Some(backtrace), .. } => write!(f, "\n{backtrace}")?,
-            Kind::Error { .. } | Kind::Panic { .. } => {}
+        if let Some(backtrace) = self.backtrace() {
+            write!(f, "\n{backtrace}")?;
+        }
+        if let Some(trail) = &self.body().trail {
+            trail.write_backtraces(f)?;
         }
         f.write_str(")")
     }
@@ -237,13 +346,15 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
     }
 }
 
+/// The error itself, or the text of the panic. With a [`cause`](Failure::cause): a text of this
+/// one, whose `source` is the cause, converted in the same way.
 impl From<Failure> for Box<dyn Error + Send + Sync> {
     fn from(failure: Failure) -> Self {
-        match *failure.0 {
-            Inner { kind: Kind::Error { error, .. }, .. } => error,
-            Inner { kind: Kind::Panic { message, .. }, .. } => {
-                format!("panicked: {message}").into()
-            }
+        let Body { kind, cause, .. } = failure.into_body();
+        match (cause, kind) {
+            (Some(cause), kind) => cause::raised(kind.to_string(), cause.into()),
+            (None, Kind::Error { error, .. }) => error,
+            (None, kind) => kind.to_string().into(),
         }
     }
 }

@@ -23,6 +23,9 @@
 //! callbacks on it run without one; it gets a chain when a handle or a pause needs something to
 //! share.
 //!
+//! Several Deferreds become one by a chain whose source is its *members* (`several`, which draws
+//! its states); `list` and `race` are rules for it.
+//!
 //! # Invariants
 //! - CHAIN-1: each part runs once. A result is in one place: an outlet that is `Held` is the end of
 //!   its chain, and nothing else of that chain is then running or waiting.
@@ -34,12 +37,15 @@
 //! - CHAIN-4: a chain is owned by what may continue it: its Resolver, its end, a pause, or, while
 //!   it waits, the end of the inner chain. Handles, and an outer chain's `inner`, are weak.
 //! - CHAIN-5: nothing recurses by the length of a chain or by how many wait for one another:
-//!   firing, cancelling, abandoning and dropping are loops. Only user code that fires a Deferred in
-//!   a callback nests, since it asks for the callbacks to have run when the call returns;
-//!   [`Deferred::chain_to`] is the way without.
+//!   firing, cancelling, abandoning and dropping are loops, through lists and races inside one
+//!   another too. What nests is errors of such lists, being values; and user code that fires a
+//!   Deferred in a callback, since it asks for the callbacks to have run when the call returns:
+//!   [`Deferred::chain_deferred`] is the way without.
 //! - FAIL-1: a failure is reported once, by the last place that held it, if nobody took it: not a
 //!   cancellation, not one that was reported already. Taking it (an errback, a waiter, an outer
 //!   Deferred) makes it theirs. A result that comes after a cancel is swallowed, not reported.
+//!   FAIL-2 and FAIL-3, of causes, stand in `cause`; DEBUG-1 in `debug`; SEVERAL-1 to 3 in
+//!   `several`.
 //!
 //! # Threads
 //! Everything here but [`Failure`] is `!Send`: callbacks need not be `Send`, and run on one thread.
@@ -48,20 +54,33 @@
 //! Twisted's `twisted.internet.defer`. Deliberately different: one consumer and one result are
 //! matters of type, so `AlreadyCalledError` has no counterpart, and a late result after a cancel is
 //! swallowed with or without a canceller; `pause` holds back what is added after it; a canceller
-//! that panics fires the Deferred; cancelling and `chainDeferred` do not recurse.
+//! that panics fires the Deferred; cancelling and `chainDeferred` do not recurse; what an errback
+//! raises names what it was handling; members of lists and races are taken, so that a failure has
+//! one place and a cancelled list leaves no reports; empty ones never wait.
 
 mod cancel;
+mod cause;
 mod chain;
+mod debug;
 mod end;
 mod failure;
+mod list;
+mod maybe;
+mod race;
 mod resolver;
+mod several;
 mod stage;
 #[cfg(test)]
 mod tests;
 mod unwinds;
 
 pub use cancel::{CancelHandle, PauseGuard};
+pub use debug::set_debugging;
 pub use end::Deferred;
 pub use failure::{Abandoned, Cancelled, Failure};
+pub use list::{DeferredList, FirstError, ListResult, gather_results};
+pub use maybe::{IntoDeferred, execute, maybe_deferred};
+pub use race::{FailureGroup, first, race};
 pub use resolver::{Cancelling, Resolver};
+pub(crate) use stage::Arrival;
 pub(crate) use unwinds::{PanicDetails, Unwinds};

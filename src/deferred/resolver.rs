@@ -1,12 +1,14 @@
 //! The firing end: [`Resolver`], the canceller and what it is handed, and the origin of a chain
 //! that both fire.
 
-use super::chain::{self, Chain, Firing, Head, Outlet, Output, Run, Source};
+use super::chain::{self, Chain, Firing, Head, Outlet, Output, Run, Source, Step};
+use super::debug;
 use super::end::Deferred;
 use super::failure::Failure;
 use super::unwinds::{Caught, catch};
 use std::cell::Cell;
 use std::fmt;
+use std::panic::Location;
 use std::rc::Rc;
 
 /// The end of a Deferred that fires it.
@@ -40,18 +42,24 @@ impl<T: 'static> Resolver<T> {
     /// # Panics
     /// Never by a callback's panic, which becomes a Failure of the chain. A kill that unwinds out
     /// of a callback goes on from here, after the rest of the chain ran.
+    #[track_caller]
     pub fn callback(self, value: T) {
         self.fire(Ok(value));
     }
 
     /// Fires the Deferred with an error: as [`callback`](Self::callback), on the errback line.
+    #[track_caller]
     pub fn errback(self, failure: impl Into<Failure>) {
         self.fire(Err(failure.into()));
     }
 
     /// Fires the Deferred with a result of either kind: as [`callback`](Self::callback).
+    #[track_caller]
     pub fn fire(mut self, result: Result<T, Failure>) {
         if let Some(origin) = self.origin.take() {
+            if debug::is_on() {
+                debug::note_fired(origin.head(), Location::caller());
+            }
             origin.fire(result);
         }
     }
@@ -106,17 +114,23 @@ pub struct Cancelling<'a, T: 'static> {
 
 impl<T: 'static> Cancelling<'_, T> {
     /// Fires the Deferred with a value in place of `Cancelled`.
+    #[track_caller]
     pub fn callback(self, value: T) {
         self.fire(Ok(value));
     }
 
     /// Fires the Deferred with this error in place of `Cancelled`.
+    #[track_caller]
     pub fn errback(self, failure: impl Into<Failure>) {
         self.fire(Err(failure.into()));
     }
 
     /// Fires the Deferred with this result in place of `Cancelled`.
+    #[track_caller]
     pub fn fire(self, result: Result<T, Failure>) {
+        if debug::is_on() {
+            debug::note_fired(self.origin.head(), Location::caller());
+        }
         Rc::clone(self.origin).fire(result);
     }
 }
@@ -189,6 +203,12 @@ impl<T: 'static> Origin<T, Without> {
         Rc::new(Origin { head, outlet: Outlet::new(), canceller: Without })
     }
 
+    /// An origin that has fired and passed its result on.
+    pub(super) fn passed() -> Rc<Self> {
+        let head = Head::new(Source::Fired);
+        Rc::new(Origin { head, outlet: Outlet::new(), canceller: Without })
+    }
+
     pub(super) fn fired(result: Result<T, Failure>) -> Rc<Self> {
         let head = Head::new(Source::Fired);
         Rc::new(Origin { head, outlet: Outlet::holding(result), canceller: Without })
@@ -203,9 +223,14 @@ impl<T: 'static, F: FnOnce(Cancelling<'_, T>) + 'static> Origin<T, With<F>> {
 }
 
 /// Makes the two ends of an unfired origin.
+#[inline]
+#[track_caller]
 pub(super) fn ends<T: 'static, C: Cancels<T>>(
     origin: Rc<Origin<T, C>>,
 ) -> (Resolver<T>, Deferred<T>) {
+    if debug::is_on() {
+        debug::note_made(&origin.head, Location::caller());
+    }
     let resolver = Resolver { origin: Some(Rc::clone(&origin) as Rc<dyn Fire<T>>) };
     (resolver, Deferred::linked(Rc::clone(&origin) as Rc<dyn Chain>, origin))
 }
@@ -217,12 +242,13 @@ impl<T, C> Output<T> for Origin<T, C> {
 }
 
 impl<T: 'static, C: Cancels<T>> Fire<T> for Origin<T, C> {
-    fn begin(&self, result: Result<T, Failure>, firing: &mut Firing) -> Option<Rc<dyn Run>> {
+    fn begin(&self, mut result: Result<T, Failure>, firing: &mut Firing) -> Option<Rc<dyn Run>> {
         if self.head.source() == Source::Fired {
             return None;
         }
         self.head.set_source(Source::Fired);
         self.canceller.discard(firing);
+        debug::mark(&mut result, &self.head);
         self.outlet.deliver(result)
     }
 
@@ -241,7 +267,7 @@ impl<T: 'static, C: Cancels<T>> Chain for Origin<T, C> {
         &self.head
     }
 
-    fn cancel_source(self: Rc<Self>) {
+    fn cancel_source(self: Rc<Self>, _: &mut Vec<Step>) {
         self.head.set_source(Source::Cancelling);
         let origin: Rc<dyn Fire<T>> = self;
         let called = catch(|| origin.call_canceller(&origin));

@@ -1,13 +1,16 @@
-//! The parts of a chain behind its source: [`Stage`], [`Tail`] and [`Gate`].
+//! The parts of a chain behind its source: [`Stage`], [`Tail`], [`Arrival`] and [`Gate`].
 //!
 //! Each is one allocation that holds its input, its user code and, if a Deferred ends there, its
 //! outlet. A value moves from outlet to input and is never boxed.
 
+use super::cause::Handled;
 use super::chain::{self, Chain, Firing, Outlet, Output, Receive, Run};
+use super::debug;
 use super::end::Deferred;
 use super::failure::Failure;
 use super::unwinds::catch;
 use std::cell::Cell;
+use std::mem;
 use std::rc::Rc;
 
 /// What a stage's user code came to.
@@ -33,7 +36,8 @@ impl<T, F> Body<T, F> {
     #[inline]
     fn load(body: &Cell<Self>, input: Result<T, Failure>) {
         match body.replace(Body::Spent) {
-            Body::Empty(code) => body.set(Body::Loaded(code, input)),
+            // What it replaces is `Spent`: there is nothing to drop, and no call to find that out.
+            Body::Empty(code) => mem::forget(body.replace(Body::Loaded(code, input))),
             // Loaded twice: cannot be, its one outlet is emptied by delivering (CHAIN-1).
             Body::Loaded(..) | Body::Spent => debug_assert!(false, "CHAIN-1: loaded twice"),
         }
@@ -91,15 +95,18 @@ where
     F: FnOnce(Result<T, Failure>) -> Outcome<U> + 'static,
 {
     fn run(self: Rc<Self>, firing: &mut Firing) -> Option<Rc<dyn Run>> {
-        let (apply, input) = Body::unload(&self.body)?;
+        let (apply, mut input) = Body::unload(&self.body)?;
+        let handled = Handled::of(&mut input);
         let result = match catch(|| apply(input)) {
             Ok(Outcome::Now(result)) => result,
             Ok(Outcome::Wait(inner)) => match inner.try_take() {
                 Ok(result) => result,
-                Err(inner) => return wait_for(inner, self, firing),
+                Err(inner) => return wait_for(inner, handled, self, firing),
             },
             Err(caught) => Err(firing.failure_of(caught)),
         };
+        let mut result = handled.name_in(result);
+        debug::mark(&mut result, firing.chain.head());
         self.outlet.deliver(result)
     }
 }
@@ -114,8 +121,9 @@ impl<T, U, F> Output<U> for Stage<T, U, F> {
 ///
 /// The end of `inner` is consumed by a [`Tail`] which, when it runs, moves the loop from the inner
 /// chain back to the outer one: however many chains wait for one another, one loop runs them all.
-fn wait_for<U: 'static>(
+pub(super) fn wait_for<U: 'static>(
     inner: Deferred<U>,
+    handled: Handled,
     outer: Rc<dyn Output<U>>,
     firing: &mut Firing,
 ) -> Option<Rc<dyn Run>> {
@@ -129,7 +137,7 @@ fn wait_for<U: 'static>(
     let tail = Tail::new(move |result, firing: &mut Firing| {
         outer_chain.head().set_inner(None);
         firing.chain = outer_chain;
-        outer.outlet().deliver(result)
+        outer.outlet().deliver(handled.name_in(result))
     });
     inner_end.outlet().attach(tail)
 }
@@ -171,6 +179,50 @@ where
         let (code, input) = Body::unload(&self.body)?;
         drop(self);
         code(input, firing)
+    }
+}
+
+/// The last part of a chain whose result somebody waits for in place: the result stays in here, and
+/// one allocation is all that a wait needs.
+pub(crate) struct Arrival<T, F> {
+    /// The result, until it is taken.
+    result: Cell<Option<Result<T, Failure>>>,
+    /// Wakes whoever waits. The crate's own: it never unwinds.
+    wake: F,
+    /// What a failure is reported as that nobody took.
+    what: &'static str,
+}
+
+impl<T: 'static, F: Fn() + 'static> Arrival<T, F> {
+    pub(crate) fn new(what: &'static str, wake: F) -> Rc<Self> {
+        Rc::new(Arrival { result: Cell::new(None), wake, what })
+    }
+
+    /// Takes the result, if it is there.
+    pub(crate) fn take(&self) -> Option<Result<T, Failure>> {
+        self.result.take()
+    }
+}
+
+impl<T: 'static, F: Fn() + 'static> Receive<T> for Arrival<T, F> {
+    fn load(self: Rc<Self>, input: Result<T, Failure>) -> Rc<dyn Run> {
+        self.result.set(Some(input));
+        self
+    }
+}
+
+impl<T: 'static, F: Fn() + 'static> Run for Arrival<T, F> {
+    fn run(self: Rc<Self>, _: &mut Firing) -> Option<Rc<dyn Run>> {
+        (self.wake)();
+        None
+    }
+}
+
+impl<T, F> Drop for Arrival<T, F> {
+    fn drop(&mut self) {
+        if let Some(Err(failure)) = self.result.take() {
+            failure.report_unhandled(self.what);
+        }
     }
 }
 

@@ -8,11 +8,16 @@
 //! D9, that every add returns a Deferred (the types say so); D13, an unpause without a pause.
 
 mod cancelling;
+mod causes;
 mod chaining;
+mod debugging;
 mod depth;
 mod failures;
 mod firing;
+mod maybe;
+mod model;
 mod pausing;
+mod several;
 mod unhandled;
 
 use super::{Deferred, Failure};

@@ -150,7 +150,7 @@ fn a_deferred_that_would_wait_for_itself_fails_instead() {
     seen.is(&["a callback returned the Deferred that waits for it (D19)"]);
 
     let (resolver, deferred) = Deferred::<()>::new();
-    let reports = reports_of(|| deferred.chain_to(resolver));
+    let reports = reports_of(|| deferred.chain_deferred(resolver));
     assert_eq!(reports.len(), 1, "{reports:?}");
 }
 
@@ -173,17 +173,17 @@ fn cancelling_a_circle_of_waiting_deferreds_ends() {
 
 /// D20: chainDeferredRecordsExplicitChain, explicitChainClearedWhenResolved.
 #[test]
-fn chain_to_fires_another_deferred_and_forwards_no_cancellation() {
+fn chain_deferred_fires_another_deferred_and_forwards_no_cancellation() {
     let (resolver, deferred) = Deferred::<u32>::new();
     let (other_resolver, other) = Deferred::<u32>::new();
-    deferred.chain_to(other_resolver);
+    deferred.chain_deferred(other_resolver);
     let other = other.add_callback(|n| Ok(n + 1));
     resolver.callback(1);
     assert_eq!(value_of(other), 2);
 
     let (resolver, deferred) = Deferred::<u32>::new();
     let (other_resolver, other) = Deferred::<u32>::new();
-    deferred.chain_to(other_resolver);
+    deferred.chain_deferred(other_resolver);
     other.cancel();
     assert!(result_of(other).expect_err("cancelled").is_cancelled());
     assert!(!resolver.is_cancelled());
@@ -193,7 +193,7 @@ fn chain_to_fires_another_deferred_and_forwards_no_cancellation() {
     let (resolver, deferred) = Deferred::<u32>::new();
     let (other_resolver, other) = Deferred::<u32>::new();
     let (inner_resolver, inner) = Deferred::<u32>::new();
-    deferred.chain_to(other_resolver);
+    deferred.chain_deferred(other_resolver);
     let other = other.and_then(move |_| inner);
     resolver.callback(1);
     other.cancel();
@@ -201,7 +201,7 @@ fn chain_to_fires_another_deferred_and_forwards_no_cancellation() {
     drop(other);
 
     let (other_resolver, other) = Deferred::<u32>::new();
-    Deferred::succeed(3).chain_to(other_resolver);
+    Deferred::succeed(3).chain_deferred(other_resolver);
     assert_eq!(value_of(other), 3);
 }
 

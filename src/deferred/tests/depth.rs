@@ -2,7 +2,7 @@
 //! documents as its limits). Each test runs 100,000 of something on a stack of 128 KiB, where a
 //! recursion of a few bytes a step would overflow.
 
-use super::super::{Deferred, Resolver};
+use super::super::{Deferred, DeferredList, ListResult, Resolver, first, gather_results, race};
 use super::{reports_of, result_of, value_of};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -168,7 +168,7 @@ fn a_long_chain_on_a_fired_deferred_does_not_recurse() {
 
 /// D18: upstream's `chainDeferred` overflows at 5,000.
 #[test]
-fn many_chain_to_do_not_recurse() {
+fn many_chain_deferred_do_not_recurse() {
     for ending in ENDINGS {
         if ending == Ending::Cancel {
             continue; // it does not forward cancellation (D20)
@@ -177,7 +177,7 @@ fn many_chain_to_do_not_recurse() {
             let (first, mut deferred) = Deferred::<u32>::new();
             for _ in 0..DEPTH_COUNT {
                 let (resolver, next) = Deferred::<u32>::new();
-                deferred.add_callback(|n| Ok(n + 1)).chain_to(resolver);
+                deferred.add_callback(|n| Ok(n + 1)).chain_deferred(resolver);
                 deferred = next;
             }
             end(ending, first, deferred);
@@ -203,4 +203,110 @@ fn many_pauses_end_without_recursion_in_either_order() {
             assert_eq!(value_of(deferred), DEPTH_COUNT);
         });
     }
+}
+
+/// Lists and races of many: neither deep nor quadratic.
+#[test]
+fn lists_and_races_of_many_members_do_not_recurse() {
+    let many = || -> (Vec<_>, Vec<_>) { (0..DEPTH_COUNT).map(|_| Deferred::<u32>::new()).unzip() };
+    on_a_small_stack(move || {
+        let (resolvers, deferreds) = many();
+        let all = gather_results(deferreds);
+        resolvers.into_iter().rev().zip(0..).for_each(|(resolver, n)| resolver.callback(n));
+        assert!(value_of(all).into_iter().eq((0..DEPTH_COUNT).rev()));
+        assert_eq!(
+            value_of(gather_results((0..DEPTH_COUNT).map(Deferred::succeed))).len(),
+            100_000
+        );
+    });
+    on_a_small_stack(move || {
+        let (mut resolvers, deferreds) = many();
+        let won = race(deferreds);
+        resolvers.swap_remove(50_000).callback(7);
+        assert!(resolvers.iter().all(Resolver::is_cancelled));
+        assert_eq!(value_of(won), (50_000, 7));
+    });
+    on_a_small_stack(move || {
+        let (resolvers, deferreds) = many();
+        let lost = race(deferreds);
+        resolvers.into_iter().for_each(|resolver| resolver.errback(super::broken()));
+        assert!(result_of(lost).is_err());
+    });
+    for ending in [Ending::Cancel, Ending::Abandon, Ending::DropEndThenFire] {
+        on_a_small_stack(move || {
+            let (resolvers, deferreds) = many();
+            let list = DeferredList::new(deferreds).into_deferred();
+            match ending {
+                Ending::Cancel => {
+                    list.cancel();
+                    let ListResult::All(results) = value_of(list) else { unreachable!() };
+                    assert!(results.into_iter().all(|result| result.is_err()));
+                }
+                Ending::Abandon => {
+                    drop(resolvers);
+                    assert!(list.is_fired());
+                }
+                _ => {
+                    drop(list);
+                    resolvers.into_iter().for_each(|resolver| resolver.callback(1));
+                }
+            }
+        });
+    }
+}
+
+/// Each is a member of the next, as a fold makes them. What fails nests as deep as the lists do, in
+/// errors that hold errors, and is not tried here.
+#[test]
+fn lists_and_races_inside_one_another_do_not_recurse() {
+    type Fold = fn(Deferred<u32>, Deferred<u32>) -> Deferred<u32>;
+    let folds: [Fold; 3] = [
+        |all, one| gather_results([all, one]).add_callback(|both| Ok(both[0] + both[1])),
+        |all, one| race([all, one]).add_callback(|(_, n)| Ok(n)),
+        |all, one| first([all, one]).add_callback(|(_, n)| Ok(n)),
+    ];
+    for (kind, fold) in folds.into_iter().enumerate() {
+        for ending in [Ending::Fire, Ending::Cancel, Ending::DropEndThenFire] {
+            on_a_small_stack(move || {
+                let (resolver, mut all) = Deferred::<u32>::new();
+                let mut resolvers = vec![resolver];
+                for _ in 0..DEPTH_COUNT {
+                    let (resolver, one) = Deferred::<u32>::new();
+                    all = fold(all, one);
+                    resolvers.push(resolver);
+                }
+                let fire = |resolvers: Vec<Resolver<u32>>| {
+                    resolvers.into_iter().rev().for_each(|resolver| resolver.callback(1));
+                };
+                match ending {
+                    Ending::Fire => {
+                        fire(resolvers);
+                        assert_eq!(value_of(all), if kind == 0 { DEPTH_COUNT + 1 } else { 1 });
+                    }
+                    Ending::Cancel => {
+                        all.cancel();
+                        assert!(resolvers.iter().all(Resolver::is_cancelled));
+                        assert!(result_of(all).is_err_and(|failure| failure.is_cancelled()));
+                    }
+                    _ => {
+                        drop(all);
+                        fire(resolvers);
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// Every errback raises a new error, which names the one before.
+#[test]
+fn many_causes_do_not_pile_up() {
+    on_a_small_stack(|| {
+        let (resolver, mut deferred) = Deferred::<u32>::new();
+        for _ in 0..DEPTH_COUNT {
+            deferred = deferred.add_errback(|_| Err(super::broken()));
+        }
+        resolver.errback(super::broken());
+        assert!(result_of(deferred).is_err());
+    });
 }
