@@ -15,7 +15,7 @@ use std::{
 use super::task::Task;
 use crate::{
     Cancelled, Deferred, Elapsed, Failure, Greenlet, JoinError, Killed,
-    deferred::CancelHandle,
+    deferred::{Arrival, CancelHandle},
     hub::{
         Hub,
         park::{Interrupt, Mode, Wait, WaitOn},
@@ -82,21 +82,6 @@ pub fn wait_for_deferred_timeout<T: 'static>(
     wait_until(deferred, |hub| hub.deadline_in(limit))
 }
 
-/// What a waiter and the end of the chain share.
-struct Slot<T: 'static> {
-    result: Cell<Option<Result<T, Failure>>>,
-    /// The waiter has gone: a late failure has nobody but the report.
-    left: Cell<bool>,
-}
-
-impl<T: 'static> Drop for Slot<T> {
-    fn drop(&mut self) {
-        if let Some(Err(failure)) = self.result.take() {
-            failure.report_unhandled("a Deferred whose waiter was killed or timed out");
-        }
-    }
-}
-
 /// Cancels a Deferred if the wait for it does not even begin.
 struct CancelUnlessTaken<T: 'static>(Option<Deferred<T>>);
 
@@ -109,33 +94,26 @@ impl<T: 'static> Drop for CancelUnlessTaken<T> {
 }
 
 /// A wait that was begun. Cancels what it waits for if it is left by an unwind.
-struct Waiting<'h, T: 'static> {
+struct Waiting<'h> {
     wait: Option<Wait<'h>>,
-    slot: Rc<Slot<T>>,
     handle: CancelHandle,
 }
 
-impl<T: 'static> Waiting<'_, T> {
-    /// The wait has ended in order. Cancels if asked to, and gives what came.
-    fn end(mut self, cancel: bool) -> Option<Result<T, Failure>> {
+impl Waiting<'_> {
+    /// The wait has ended in order. Cancels if asked to: the wait itself is over then, for the
+    /// canceller may wait for something else.
+    fn end(mut self, cancel: bool) {
         let handle = std::mem::take(&mut self.handle);
-        self.leave();
+        self.wait = None;
         if cancel {
             handle.cancel();
         }
-        self.slot.result.take()
-    }
-
-    /// Ends the wait itself: the canceller may wait for something else.
-    fn leave(&mut self) {
-        self.slot.left.set(true);
-        self.wait = None;
     }
 }
 
-impl<T: 'static> Drop for Waiting<'_, T> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.leave();
+        self.wait = None;
         self.handle.cancel();
     }
 }
@@ -156,23 +134,21 @@ fn wait_until<T: 'static>(
     held.0 = Some(deferred);
     let begun = hub.and_then(|hub| Ok((deadline(hub), Wait::begin(hub, WaitOn::Deferred)?)));
     let (deadline, wait) = begun.map_err(Failure::new)?;
-    let slot = Rc::new(Slot { result: Cell::new(None), left: Cell::new(false) });
-    let (filled, wake) = (Rc::clone(&slot), wait.wake());
-    let deferred = held.0.take().expect("put there above");
-    let handle = deferred.observe(move |result| {
-        filled.result.set(Some(result));
-        if !filled.left.get()
-            && let Some(hub) = Hub::current()
-        {
-            hub.wake(wake);
+    let wake = wait.wake();
+    let arrival = Arrival::new("a Deferred whose waiter was killed or timed out", move || {
+        if let Some(hub) = Hub::current() {
+            hub.wake(wake); // stale and harmless if the waiter has gone
         }
     });
-    let waiting = Waiting { wait: Some(wait), slot, handle };
+    let deferred = held.0.take().expect("put there above");
+    let handle = deferred.arrive(Rc::clone(&arrival));
+    let waiting = Waiting { wait: Some(wait), handle };
     let parked = match &waiting.wait {
         Some(wait) => wait.park(deadline, Mode::Fallible),
         None => Ok(()),
     };
-    let result = waiting.end(parked == Err(Interrupt::TimedOut));
+    waiting.end(parked == Err(Interrupt::TimedOut));
+    let result = arrival.take();
     match (parked, result) {
         (Ok(()), Some(result)) => result,
         (Err(Interrupt::TimedOut), Some(Ok(value))) => Ok(value),
@@ -180,7 +156,7 @@ fn wait_until<T: 'static>(
         (Err(Interrupt::TimedOut), _) => Err(Failure::new(Elapsed::new())),
         (Err(Interrupt::Killed), Some(result)) => result,
         (Err(Interrupt::Killed), None) => Err(Failure::new(Killed::new())),
-        (Ok(()), None) => unreachable!("woken by the observer, which fills the slot first"),
+        (Ok(()), None) => unreachable!("woken by the arrival, which has the result first"),
     }
 }
 

@@ -26,6 +26,7 @@
 //!   one to have it run, `Deferred::from_future`. The second makes of an `async` block what
 //!   `inlineCallbacks` makes of a generator: a cancel reaches what the block awaits, and the block
 //!   may catch it (`task`). A Deferred whose future is dropped is cancelled.
+//! - `BRIDGE-9` A time limit of a Deferred covers what was added before it, and nothing after it.
 //!
 //! # What a future may do
 //!
@@ -49,6 +50,7 @@ mod future;
 #[cfg(feature = "hyper")]
 mod hyper;
 mod task;
+mod timeout;
 #[cfg(feature = "tokio")]
 mod tokio;
 

@@ -3,6 +3,7 @@
 mod blocks;
 mod bridge;
 mod coro;
+mod deferred;
 mod examples;
 mod futures;
 mod hub;

@@ -3,10 +3,10 @@
 //! All of it is checked by the compiler; a wrong line does not build.
 
 use greenloop::{
-    Abandoned, CancelHandle, Cancelled, Deadline, Deferred, DeferredFuture, DelayedCall,
-    DelayedCallError, Elapsed, Ending, Failure, Greenlet, GreenletFuture, GreenletRef, JoinError,
-    Killed, Panic, Parked, PauseGuard, Reactor, ReactorHandle, Report, Resolver, RunError, Scope,
-    ScopedGreenlet, Stopped, SystemClock,
+    Abandoned, CancelHandle, Cancelled, Deadline, Deferred, DeferredFuture, DeferredList,
+    DelayedCall, DelayedCallError, Elapsed, Ending, Failure, FailureGroup, FirstError, Greenlet,
+    GreenletFuture, GreenletRef, JoinError, Killed, ListResult, Panic, Parked, PauseGuard, Reactor,
+    ReactorHandle, Report, Resolver, RunError, Scope, ScopedGreenlet, Stopped, SystemClock,
     net::{TcpListener, TcpStream},
 };
 
@@ -38,6 +38,7 @@ fn what_belongs_to_a_hub_stays_on_its_thread() {
         ScopedGreenlet<'_, ()>,
         Deferred<()>,
         DeferredFuture<()>,
+        DeferredList<()>,
         Resolver<()>,
         CancelHandle,
         PauseGuard,
@@ -52,6 +53,7 @@ fn handles_sockets_and_errors_may_go_anywhere() {
     shared::<TcpListener>();
     shared::<TcpStream>();
     shared::<Failure>();
+    shared::<(FirstError, FailureGroup, ListResult<()>)>();
     shared::<RunError>();
     shared::<Report>();
     shared::<Parked>();
