@@ -11,7 +11,7 @@
 //!
 //! The timer's call and the result may be due in the same turn. The state, not the timer, says
 //! which came first: a call that finds `Over` must not cancel what the chain waits for later
-//! (`BRIDGE-8`).
+//! (`BRIDGE-9`).
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
