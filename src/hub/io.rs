@@ -37,7 +37,7 @@ use rustix::io::Errno;
 use super::{
     Hub,
     kept::Kept,
-    park::{CannotPark, Mode, Wait, WaitOn, Wake},
+    park::{CannotPark, Mode, Wait, WaitOn},
 };
 pub(crate) use crate::reactor::Direction;
 use crate::{reactor::SourceId, sys::refill_return_predictor, time::Deadline};
@@ -240,8 +240,9 @@ impl Source {
     #[inline(always)]
     fn wait(&self, hub: &Hub, direction: Direction, deadline: Deadline) -> io::Result<()> {
         let number = self.fd.as_raw_fd();
-        hub.reactor.register(self.fd.as_fd(), self.id, &mut |waiter| hub.wake(waiter))?;
-        park_listed(hub, number, self.id, direction, deadline)
+        park_listed(hub, number, self.id, direction, deadline, || {
+            hub.reactor.register(self.fd.as_fd(), self.id, &mut |waiter| hub.wake(waiter))
+        })
     }
 }
 
@@ -269,19 +270,25 @@ fn closed_error() -> io::Error {
 }
 
 /// A place in a source's list of waiters; left when dropped (`IO-1`).
-struct Listed<'h> {
+struct Listed<'w, 'h> {
+    wait: &'w Wait<'h>,
     hub: &'h Hub,
     number: RawFd,
     direction: Direction,
-    waiter: Wake,
 }
 
-impl Drop for Listed<'_> {
+impl Drop for Listed<'_, '_> {
+    #[inline(always)]
     fn drop(&mut self) {
-        self.hub.reactor.sources().remove_waiter(self.number, self.direction, self.waiter);
+        // Whoever woke it has taken it out (SOURCE-3).
+        if !self.wait.is_woken() {
+            let waiter = self.wait.wake();
+            self.hub.reactor.sources().remove_waiter(self.number, self.direction, waiter);
+        }
     }
 }
 
+/// Parks in the list of a source's waiters; `register` is called if there is none yet.
 #[inline(always)]
 fn park_listed(
     hub: &Hub,
@@ -289,15 +296,18 @@ fn park_listed(
     id: SourceId,
     direction: Direction,
     deadline: Deadline,
+    register: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<()> {
     let on = match direction {
         Direction::Read => WaitOn::Readable(number),
         Direction::Write => WaitOn::Writable(number),
     };
     let wait = Wait::begin(hub, on)?;
-    let waiter = wait.wake();
-    hub.reactor.sources().add_waiter(number, id, direction, waiter);
-    let _listed = Listed { hub, number, direction, waiter };
+    if !hub.reactor.sources().add_waiter(number, id, direction, wait.wake()) {
+        register()?;
+        hub.reactor.sources().add_waiter(number, id, direction, wait.wake());
+    }
+    let _listed = Listed { wait: &wait, hub, number, direction };
     Ok(wait.park(deadline, Mode::Fallible)?)
 }
 
@@ -351,5 +361,5 @@ pub(super) fn wait_for(
     let ctl = hub.may_park()?;
     ctl.interrupts(Mode::Fallible)?;
     let id = hub.reactor.register_foreign(fd, &mut |waiter| hub.wake(waiter))?;
-    park_listed(hub, fd.as_raw_fd(), id, direction, deadline)
+    park_listed(hub, fd.as_raw_fd(), id, direction, deadline, || Ok(()))
 }

@@ -88,6 +88,17 @@ impl<W: Copy + PartialEq> Waiters<W> {
         std::mem::replace(&mut self.first, next)
     }
 
+    /// Hands all of them to `each`, and returns how many there were.
+    #[inline]
+    fn drain(&mut self, each: &mut impl FnMut(W)) -> usize {
+        let Some(first) = self.first.take() else { return 0 };
+        each(first);
+        let Some(rest) = &mut self.rest else { return 1 };
+        let count = 1 + rest.len();
+        rest.drain(..).for_each(each);
+        count
+    }
+
     fn remove(&mut self, waiter: W) -> bool {
         if self.first == Some(waiter) {
             self.pop();
@@ -249,10 +260,7 @@ impl<W: Copy + PartialEq> Sources<W> {
         entry.id = None;
         (entry.read_ready, entry.write_ready, entry.closed) = (false, false, false);
         for direction in [Direction::Read, Direction::Write] {
-            while let Some(waiter) = entry.waiters(direction).pop() {
-                self.waiting -= 1;
-                orphan(waiter);
-            }
+            self.waiting -= entry.waiters(direction).drain(orphan);
         }
     }
 
@@ -269,22 +277,24 @@ impl<W: Copy + PartialEq> Sources<W> {
     pub(super) fn evict(&mut self, fd: RawFd, id: SourceId, orphan: &mut impl FnMut(W)) {
         let Some(entry) = self.entry(fd, id) else { return };
         (entry.read_ready, entry.write_ready, entry.closed) = (true, true, true);
-        let mut evicted = 0;
-        for direction in [Direction::Read, Direction::Write] {
-            while let Some(waiter) = entry.waiters(direction).pop() {
-                evicted += 1;
-                orphan(waiter);
-            }
-        }
+        let evicted = entry.readers.drain(orphan) + entry.writers.drain(orphan);
         self.waiting -= evicted;
     }
 
-    /// Puts a waiter at the end of the list. The registration must exist.
-    pub(crate) fn add_waiter(&mut self, fd: RawFd, id: SourceId, direction: Direction, waiter: W) {
-        if let Some(entry) = self.entry(fd, id) {
-            entry.waiters(direction).push(waiter);
-            self.waiting += 1;
-        }
+    /// Puts a waiter at the end of the list. Returns whether there is one: whether the source is
+    /// registered.
+    #[inline]
+    pub(crate) fn add_waiter(
+        &mut self,
+        fd: RawFd,
+        id: SourceId,
+        direction: Direction,
+        waiter: W,
+    ) -> bool {
+        let Some(entry) = self.entry(fd, id) else { return false };
+        entry.waiters(direction).push(waiter);
+        self.waiting += 1;
+        true
     }
 
     /// Takes a waiter out, if it is still there.
@@ -310,10 +320,7 @@ impl<W: Copy + PartialEq> Sources<W> {
                 continue;
             }
             *entry.ready(direction) = true;
-            while let Some(waiter) = entry.waiters(direction).pop() {
-                self.waiting -= 1;
-                wake(waiter);
-            }
+            self.waiting -= entry.waiters(direction).drain(wake);
         }
     }
 }
