@@ -84,7 +84,7 @@ where
             }
             let Some(item) = items.next() else { break };
             let (call, f) = (Call::begin(&calls), &f);
-            if greenlets.len() > 2 * limit {
+            if greenlets.len() / 2 > limit {
                 greenlets.retain(|greenlet| !greenlet.is_finished());
             }
             greenlets.push(s.spawn(move || call.end(f(item))));

@@ -963,6 +963,19 @@ fn a_call_that_is_killed_alone_leaves_no_hole() {
     });
 }
 
+/// Twice the limit was counted with.
+#[test]
+fn any_limit_is_one_even_the_largest() {
+    testing::run(|| {
+        let all = map_concurrent(usize::MAX, 0..100, |n| {
+            sleep(SECOND);
+            Ok::<u32, Failure>(n)
+        });
+        assert!(all.unwrap().into_iter().eq(0..100));
+        assert_eq!(elapsed(), SECOND);
+    });
+}
+
 #[test]
 #[should_panic(expected = "a limit of zero lets nothing begin")]
 fn a_limit_of_zero_is_refused() {
