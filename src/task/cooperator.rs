@@ -355,6 +355,8 @@ impl Drop for Driver {
     fn drop(&mut self) {
         self.0.has_driver.set(false);
         self.0.waiter.set(None);
+        // All who are in it end here, or have: the next driver is not to look at them.
+        let _ready = self.0.ready.take();
         self.0.end_all(|| Reason::Cancelled);
     }
 }

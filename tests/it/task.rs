@@ -728,6 +728,28 @@ fn a_cooperator_without_tasks_leaves_nothing_behind() {
     });
 }
 
+/// Those that the end of a run had met in the queue were looked at by the next run, a turn each.
+#[test]
+fn the_tasks_of_an_earlier_run_take_no_turns_of_a_later_one() {
+    let traced = || {
+        testing::run(|| {
+            let trace = Trace::default();
+            let done = coiterate(steps(&trace, "a", 3));
+            let t = trace.clone();
+            spawn(move || (0..6).for_each(|n| (t.add(n), yield_now()).1));
+            wait_for_deferred(done).unwrap();
+            testing::settle();
+            trace.taken()
+        })
+    };
+    let before = traced();
+    testing::run(|| {
+        (0..5).for_each(|_| drop(cooperate(std::iter::repeat(()))));
+        (0..7).for_each(|_| yield_now());
+    });
+    assert_eq!(traced(), before);
+}
+
 /// Upstream, coiterate's Deferred cannot be cancelled.
 #[test]
 fn cancelling_the_deferred_of_coiterate_stops_its_task() {
