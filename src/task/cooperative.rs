@@ -286,18 +286,43 @@ impl Task {
         if let Some(turns) = self.turns.upgrade() {
             turns.remove(self.id);
         }
-        discard(self.steps.take());
-        if let Some(awaited) = self.awaited.take() {
+        let (owner, listeners) = (owner.map(|owner| (owner, owned)), self.listeners.take());
+        Leaving { task: self, end, owner, listeners: listeners.into_iter() }.leave();
+    }
+}
+
+/// What is still to be done for a task that has ended. All of it is user code: if a kill or timeout
+/// unwinds out of one part, the rest is done meanwhile, so that everybody is told.
+struct Leaving<'a> {
+    task: &'a Task,
+    end: TaskEnded,
+    owner: Option<(Resolver<()>, Result<(), Failure>)>,
+    listeners: std::vec::IntoIter<Resolver<()>>,
+}
+
+impl Leaving<'_> {
+    /// Does each part once.
+    fn leave(&mut self) {
+        if let Some(steps) = self.task.steps.take() {
+            discard(steps);
+        }
+        if let Some(awaited) = self.task.awaited.take() {
             awaited.cancel();
         }
-        if let Some(owner) = owner {
-            self.is_told.set(true);
+        if let Some((owner, owned)) = self.owner.take() {
+            self.task.is_told.set(true);
             owner.fire(owned);
         }
-        for listener in self.listeners.take() {
-            self.is_told.set(true);
-            listener.fire(end.result());
+        for listener in self.listeners.by_ref() {
+            self.task.is_told.set(true);
+            listener.fire(self.end.result());
         }
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 

@@ -242,7 +242,8 @@ impl Cooperator {
     ///
     /// # Cancellation
     ///
-    /// Cancellation point: never, but callbacks of those who wait for the tasks run in here.
+    /// Cancellation point: never, but callbacks of those who wait for the tasks run in here. A kill
+    /// or timeout of one that blocks goes on when all tasks have ended.
     pub fn stop(&self) {
         self.turns.phase.set(Phase::Stopped);
         self.turns.end_all(|| Reason::CooperatorStopped);
@@ -298,9 +299,23 @@ impl Turns {
         }
     }
 
-    fn end_all(&self, reason: impl Fn() -> Reason) {
+    /// Ends every task. If a kill or timeout unwinds out of a callback, the rest end meanwhile.
+    fn end_all(&self, reason: fn() -> Reason) {
+        struct Rest(std::vec::IntoIter<Rc<Task>>, fn() -> Reason);
+        impl Rest {
+            fn end(&mut self) {
+                for task in self.0.by_ref() {
+                    task.finish(Err(self.1()));
+                }
+            }
+        }
+        impl Drop for Rest {
+            fn drop(&mut self) {
+                self.end();
+            }
+        }
         let tasks: Vec<Rc<Task>> = self.tasks.borrow().values().cloned().collect();
-        tasks.iter().for_each(|task| task.finish(Err(reason())));
+        Rest(tasks.into_iter(), reason).end();
     }
 
     /// Has the driver look at what has changed.

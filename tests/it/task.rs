@@ -604,6 +604,51 @@ fn stop_ends_a_task_at_once_and_drops_its_steps() {
     });
 }
 
+/// A destructor of its steps, the canceller of its Deferred, a callback of another task: whatever
+/// blocks, and is unwound, keeps nobody else from being told.
+#[test]
+fn a_stop_that_is_unwound_by_a_timeout_ends_and_tells_all_the_same() {
+    struct Slow;
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            sleep(HOUR);
+        }
+    }
+    let is_told = |done: Deferred<()>| {
+        matches!(
+            wait_for_deferred(done).unwrap_err().downcast_ref(),
+            Some(TaskEnded::Stopped | TaskEnded::CooperatorStopped)
+        )
+    };
+    testing::run(|| {
+        let slow = Slow;
+        let task = cooperate(std::iter::repeat_with(move || drop(format!("{:p}", &slow))));
+        let done = task.when_done();
+        assert!(timeout(SECOND, || task.stop()).is_err());
+        assert!(is_told(done));
+
+        let task = cooperate(std::iter::once_with(|| {
+            let (resolver, deferred) = Deferred::<()>::with_canceller(|_| sleep(HOUR));
+            std::mem::forget(resolver);
+            deferred
+        }));
+        let done = task.when_done();
+        testing::settle();
+        assert!(timeout(SECOND, || task.stop()).is_err());
+        assert!(is_told(done));
+
+        let cooperator = Cooperator::new();
+        let tasks = [(); 3].map(|()| cooperator.cooperate(std::iter::repeat(())));
+        drop(tasks[0].when_done().add_both(|_| {
+            sleep(HOUR);
+            Ok(())
+        }));
+        let others = [&tasks[0], &tasks[1], &tasks[2]].map(CooperativeTask::when_done);
+        assert!(timeout(SECOND, || cooperator.stop()).is_err());
+        assert!(others.into_iter().all(is_told));
+    });
+}
+
 /// Upstream, a Deferred that fails after its task was stopped raises `AlreadyCalledError`.
 #[test]
 fn a_deferred_that_fails_after_its_task_was_stopped_ends_nothing_twice() {
