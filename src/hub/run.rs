@@ -386,6 +386,11 @@ impl Hub {
         if !self.ready.is_empty() || self.can_be_woken() {
             return true;
         }
+        // It was told, and waits in a destructor, say: by hand, nobody else could move the clock.
+        let by_hand = self.reactor.passing() == Passing::ByHand;
+        if by_hand && main.kill.get() != Kill::None && self.reactor.jump() {
+            return true;
+        }
         if main.kill.get() != Kill::None || cfg!(panic = "abort") {
             eprintln!(
                 "greenloop: the main greenlet waits for ever and cannot be unwound (it is in a \

@@ -15,7 +15,8 @@
 //!    it sleeps until the next of them in reality, and jumps to it when nothing has come.
 //! 4. **No timer is set**: it sleeps until something happens.
 //!
-//! Where time passes by hand, it sleeps until something happens, unless a timer is due.
+//! Where time passes by hand, it sleeps until something happens, unless a timer is due. Only the
+//! floor above lets it [`jump`](Core::jump): when nobody is left who could move it.
 //!
 //! # Source
 //!
@@ -52,6 +53,12 @@ impl<W: Copy + PartialEq, M: Send> Core<W, M> {
     /// How time passes here while nothing runs.
     pub(crate) fn passing(&self) -> Passing {
         self.clock.passing()
+    }
+
+    /// Moves the clock to the next deadline. Returns whether there is one.
+    pub(crate) fn jump(&self) -> bool {
+        let next = self.timers.borrow_mut().next_deadline();
+        next.inspect(|next| self.clock.jump_to(*next)).is_some()
     }
 
     /// Step 1 of a turn that may block, as numbered above.

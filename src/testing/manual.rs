@@ -18,7 +18,9 @@ use crate::{
 /// was. When the main greenlet has ended, time passes in jumps, so that those who are killed then
 /// may wait in their destructors.
 ///
-/// A main greenlet that waits for a deadline itself waits for ever, and is told so.
+/// A main greenlet that waits for a deadline itself waits for ever, and is told so. If it cannot be
+/// unwound, since it unwinds already, or is in a [`shield`](crate::shield), time jumps to the next
+/// deadline instead.
 #[derive(Clone, Debug)]
 pub struct ManualClock {
     time: Rc<Time>,

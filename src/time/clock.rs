@@ -30,8 +30,9 @@ pub trait Clock {
         Passing::ByItself
     }
 
-    /// Makes `deadline` the present, unless it is past. Called by a reactor where time passes in
-    /// jumps, when it has nothing left to do before `deadline`.
+    /// Makes `deadline` the present, unless it is past. Called by a reactor that has nothing left
+    /// to do before `deadline`, where time passes in jumps; and where it passes by hand, when main
+    /// waits for it and cannot be unwound.
     fn jump_to(&self, deadline: Deadline) {
         let _ = deadline;
     }
@@ -50,6 +51,7 @@ pub enum Passing {
         patience: Duration,
     },
     /// By hand: not at all until somebody who runs moves the clock. No deadline can end a wait.
+    /// When nobody else could ever run, main is unwound; if it cannot be, time jumps.
     ByHand,
 }
 

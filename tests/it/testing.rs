@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     io::{self, Read, Write},
+    panic,
     rc::Rc,
     sync::mpsc,
     thread,
@@ -11,9 +12,9 @@ use std::{
 
 use crate::support::{Trace, assert_ends, in_a_process_of_its_own, reports_of};
 use greenloop::{
-    Deadline, Deferred, Failure, Resolver, RunError,
+    Clock, Deadline, Deferred, Failure, Resolver, RunError,
     net::{TcpListener, TcpStream},
-    reactor, sleep, spawn, spawn_later,
+    reactor, shield, sleep, spawn, spawn_later,
     testing::{self, JumpingClock, ManualClock},
     timeout, wait_for_deferred, wait_for_deferred_timeout, wait_for_future, wait_readable,
     yield_now,
@@ -350,7 +351,7 @@ fn a_destructor_may_sleep_for_less_than_the_shutdown_deadline() {
         });
         yield_now();
     });
-    let now = greenloop::Clock::now(&clock);
+    let now = clock.now();
     assert_eq!(now, Deadline::ZERO + 9 * SECOND);
 }
 
@@ -400,8 +401,47 @@ fn by_hand_what_is_killed_at_the_end_may_sleep_in_its_destructor() {
             });
             clock.advance(MINUTE);
         });
-        assert_eq!(greenloop::Clock::now(&clock), Deadline::ZERO + MINUTE + SECOND);
+        assert_eq!(clock.now(), Deadline::ZERO + MINUTE + SECOND);
     });
+}
+
+/// The process was aborted, and a test that had failed with it.
+#[test]
+fn by_hand_a_main_greenlet_that_unwinds_may_sleep_in_its_destructors() {
+    struct Sleeps(ManualClock);
+    impl Drop for Sleeps {
+        fn drop(&mut self) {
+            let before = self.0.now();
+            sleep(SECOND);
+            assert_eq!(self.0.now(), before + SECOND);
+        }
+    }
+    in_a_process_of_its_own(
+        "testing::by_hand_a_main_greenlet_that_unwinds_may_sleep_in_its_destructors",
+        || {
+            let clock = ManualClock::new();
+            let told = clock.try_run(|| {
+                let _guard = Sleeps(clock.clone());
+                sleep(HOUR);
+            });
+            assert!(matches!(told, Err(RunError::WouldBlockForever(_))), "{told:?}");
+            let told = clock.try_run(|| {
+                shield(|| sleep(HOUR));
+                sleep(HOUR);
+            });
+            assert!(matches!(told, Err(RunError::WouldBlockForever(_))), "{told:?}");
+            let begun = clock.now();
+            let failed = panic::catch_unwind(panic::AssertUnwindSafe(|| {
+                clock.run(|| {
+                    let _guard = Sleeps(clock.clone());
+                    panic!("a test that fails");
+                });
+            }));
+            let payload = failed.unwrap_err();
+            assert_eq!(payload.downcast_ref(), Some(&"a test that fails"));
+            assert_eq!(clock.now(), begun + SECOND);
+        },
+    );
 }
 
 // ---- by hand ----------------------------------------------------------------------------------
