@@ -583,6 +583,22 @@ fn settle_waits_for_all_that_can_run_and_for_what_has_arrived() {
 }
 
 #[test]
+fn settle_and_advance_wait_for_an_answer_that_an_os_thread_owes() {
+    assert_ends(|| {
+        let clock = ManualClock::new();
+        clock.run(|| {
+            let waits: [&dyn Fn(); 2] = [&testing::settle, &|| clock.advance(SECOND)];
+            for wait in waits {
+                let lookup = spawn(|| TcpListener::bind(("localhost", 0)).is_ok());
+                wait();
+                assert!(lookup.is_finished());
+                assert!(lookup.join().unwrap());
+            }
+        });
+    });
+}
+
+#[test]
 fn several_who_settle_are_woken_in_the_order_of_their_coming() {
     greenloop::run(|| {
         let trace = Trace::default();
