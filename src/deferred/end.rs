@@ -108,8 +108,9 @@ impl<T: 'static> Deferred<T> {
         Deferred::ready(result)
     }
 
+    /// Makes a Deferred that has this result, without a trail.
     #[inline]
-    fn ready(result: Result<T, Failure>) -> Deferred<T> {
+    pub(super) fn ready(result: Result<T, Failure>) -> Deferred<T> {
         Deferred { state: Cell::new(State::Ready(Kept::new(result))) }
     }
 
@@ -364,6 +365,14 @@ impl<T: 'static> Deferred<T> {
         })
     }
 
+    /// Tells whether there may be handles to its chain.
+    fn has_handles(&self) -> bool {
+        self.look(|state| match state {
+            State::Linked(chain, _) => Rc::weak_count(chain) > 0,
+            State::Ready(_) => false,
+        })
+    }
+
     /// Takes the state out for a look. `look` runs no code that could reach this Deferred.
     fn look<R>(&self, look: impl FnOnce(&State<T>) -> R) -> R {
         let state = self.state.replace(State::vacant());
@@ -374,7 +383,8 @@ impl<T: 'static> Deferred<T> {
     }
 }
 
-/// Runs a callback on a result that is there, without a chain.
+/// Runs a callback on a result that is there, without a chain. A Deferred that it returns stands for
+/// itself, unless there are handles to it: what is added after the callback is none of theirs.
 pub(super) fn run_now<T, U, F>(mut result: Result<T, Failure>, apply: F) -> Deferred<U>
 where
     U: 'static,
@@ -383,20 +393,32 @@ where
     let handled = Handled::of(&mut result);
     let result = match catch(|| apply(result)) {
         Ok(Outcome::Now(result)) => result,
-        Ok(Outcome::Wait(inner)) if handled.is_nothing() => return inner,
-        Ok(Outcome::Wait(inner)) => return wait_to_name(handled, inner),
-        Err(Caught::Panic(failure)) => Err(failure),
-        Err(Caught::Kill(kill)) => {
-            chain::resume_kill(kill);
-            Err(Failure::cancelled())
-        }
+        Ok(Outcome::Wait(inner)) if handled.is_nothing() && !inner.has_handles() => return inner,
+        Ok(Outcome::Wait(inner)) => match inner.try_take() {
+            Ok(result) => result,
+            Err(inner) => return wait_apart(handled, inner),
+        },
+        Err(caught) => Err(failure_of(caught)),
     };
     Deferred::ready(handled.name_in(result))
 }
 
-/// Makes a chain that waits for `inner`, to name in its failure what was handled.
+/// Gives the failure that a call without a chain ended with. A kill goes on instead.
 #[cold]
-fn wait_to_name<T: 'static>(handled: Handled, inner: Deferred<T>) -> Deferred<T> {
+pub(super) fn failure_of(caught: Caught) -> Failure {
+    match caught {
+        Caught::Panic(failure) => failure,
+        Caught::Kill(kill) => {
+            chain::resume_kill(kill);
+            Failure::cancelled()
+        }
+    }
+}
+
+/// Makes a chain that waits for `inner`, apart from it: to name in its failure what was handled,
+/// and out of reach of the handles to `inner`.
+#[cold]
+fn wait_apart<T: 'static>(handled: Handled, inner: Deferred<T>) -> Deferred<T> {
     let origin = Origin::passed();
     let outer: Rc<dyn Output<T>> = origin.clone();
     let chain: Rc<dyn Chain> = origin;

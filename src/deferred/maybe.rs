@@ -1,8 +1,9 @@
 //! Calling what may or may not return a Deferred: [`maybe_deferred`] and [`execute`].
 
-use super::end::{Deferred, run_now};
+use super::end::{Deferred, failure_of, run_now};
 use super::failure::Failure;
 use super::stage::Outcome;
+use super::unwinds::catch;
 
 /// What can become a Deferred: one itself, or the result of something that did not have to wait.
 ///
@@ -28,7 +29,7 @@ impl<T: 'static, E: Into<Failure>> IntoDeferred for Result<T, E> {
     type Output = T;
 
     fn into_deferred(self) -> Deferred<T> {
-        Deferred::from_result(self.map_err(Into::into))
+        Deferred::ready(self.map_err(Into::into)) // made in here, which is no place to tell
     }
 }
 
@@ -50,7 +51,7 @@ impl<T: 'static, E: Into<Failure>> IntoDeferred for Result<T, E> {
 /// # Source
 /// Twisted's `maybeDeferred`.
 pub fn maybe_deferred<R: IntoDeferred>(f: impl FnOnce() -> R) -> Deferred<R::Output> {
-    run_now(Ok(()), |_| Outcome::Wait(f().into_deferred()))
+    catch(|| f().into_deferred()).unwrap_or_else(|caught| Deferred::ready(Err(failure_of(caught))))
 }
 
 /// Calls a function, and makes a Deferred of its value or its panic.

@@ -226,3 +226,28 @@ fn a_callback_that_cancels_its_own_chain_changes_nothing() {
     resolver.callback(1);
     assert_eq!(value_of(end), 1);
 }
+
+/// D27: whether the outer one had fired when the callback was added makes no difference.
+#[test]
+fn a_handle_to_an_inner_deferred_does_not_reach_what_the_outer_one_waits_for_next() {
+    for fired_before in [false, true] {
+        let (inner_resolver, inner) = Deferred::<u32>::new();
+        let handle = inner.canceller();
+        let (resolver, outer) = Deferred::<()>::new();
+        let mut resolver = Some(resolver);
+        if fired_before {
+            resolver.take().expect("unfired").callback(());
+        }
+        let (next_resolver, next) = Deferred::<u32>::new();
+        let end = outer.and_then(move |()| inner).or_else(move |_| next);
+        if let Some(resolver) = resolver {
+            resolver.callback(());
+        }
+        handle.cancel();
+        assert!(inner_resolver.is_cancelled());
+        handle.cancel();
+        assert!(!next_resolver.is_cancelled(), "fired before: {fired_before}");
+        end.cancel();
+        assert!(next_resolver.is_cancelled() && is_cancelled(end));
+    }
+}
