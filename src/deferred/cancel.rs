@@ -27,8 +27,9 @@ impl CancelHandle {
     }
 
     /// What a cancellation of several has to do for this one, if anything.
-    pub(super) fn step(&self) -> Option<Step> {
-        self.chain.clone().map(Step::Cancel)
+    pub(super) fn step(&self, unless_fired: Option<&Rc<dyn Chain>>) -> Option<Step> {
+        let chain = self.chain.clone()?;
+        Some(Step::Cancel { chain, unless_fired: unless_fired.cloned() })
     }
 
     /// Cancels whatever the chain waits for; does nothing when it waits for nothing.

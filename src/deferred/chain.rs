@@ -8,7 +8,7 @@
 
 use super::debug;
 use super::failure::Failure;
-use super::unwinds::{Caught, Unwinds, catch};
+use super::unwinds::{Caught, Unwinds};
 use std::any::Any;
 use std::cell::Cell;
 use std::mem;
@@ -36,9 +36,9 @@ pub(super) trait Output<T> {
 pub(super) trait Chain {
     /// The state of the chain.
     fn head(&self) -> &Head;
-    /// Cancels the source, which is unfired: calls the canceller, and fires if that did not. Where
-    /// the source is other chains, says so in `steps`, so that they are cancelled next.
-    fn cancel_source(self: Rc<Self>, steps: &mut Vec<Step>);
+    /// Cancels the source, which is unfired: calls the canceller, fires if that did not, and gives
+    /// who is to run then. Where the source is other chains, has `firing` cancel them next.
+    fn cancel_source(self: Rc<Self>, firing: &mut Firing) -> Option<Rc<dyn Run>>;
 }
 
 /// Whether a chain's source has fired.
@@ -252,8 +252,10 @@ fn report_lost<T>(failure: &Failure) {
 pub(super) struct Firing {
     /// The chain whose stages are running now.
     pub(super) chain: Rc<dyn Chain>,
-    /// The first kill that unwound out of a stage, to be resumed at the end.
+    /// The first kill that unwound out of user code, to be resumed at the end.
     kill: Option<Box<dyn Any + Send>>,
+    /// What is to be done once nobody can run, the last one first.
+    steps: Vec<Step>,
 }
 
 impl Firing {
@@ -275,6 +277,38 @@ impl Firing {
     pub(super) fn keep_kill(&mut self, kill: Box<dyn Any + Send>) {
         self.kill.get_or_insert(kill);
     }
+
+    /// Has `step` done before those that are there already.
+    pub(super) fn add_step(&mut self, step: Step) {
+        self.steps.push(step);
+    }
+
+    /// Does a step, and gives who is to run then.
+    #[cold]
+    fn perform(&mut self, step: Step) -> Option<Rc<dyn Run>> {
+        match step {
+            Step::Cancel { unless_fired: Some(whole), .. }
+                if whole.head().source() == Source::Fired =>
+            {
+                None
+            }
+            Step::Cancel { chain, .. } => self.cancel_source_of(chain.upgrade()?),
+            Step::Reopen(chain) => {
+                if chain.head().source() == Source::Cancelling {
+                    chain.head().set_source(Source::Unfired);
+                }
+                None
+            }
+            Step::Run(part) => Some(part),
+        }
+    }
+
+    /// Cancels the source that a chain waits for, if it waits for one.
+    fn cancel_source_of(&mut self, chain: Rc<dyn Chain>) -> Option<Rc<dyn Run>> {
+        let source = source_of(chain)?;
+        self.chain = Rc::clone(&source);
+        source.cancel_source(self)
+    }
 }
 
 /// Runs `first` and all that follow from it, each at most once, in order; never recursive.
@@ -291,10 +325,14 @@ pub(super) fn drive_from(
     chain: Rc<dyn Chain>,
     start: impl FnOnce(&mut Firing) -> Option<Rc<dyn Run>>,
 ) {
-    let mut firing = Firing { chain, kill: None };
+    let mut firing = Firing { chain, kill: None, steps: Vec::new() };
     let mut next = start(&mut firing);
-    while let Some(part) = next {
-        next = part.run(&mut firing);
+    loop {
+        while let Some(part) = next {
+            next = part.run(&mut firing);
+        }
+        let Some(step) = firing.steps.pop() else { break };
+        next = firing.perform(step);
     }
     if let Some(kill) = firing.kill {
         resume_kill(kill);
@@ -307,12 +345,19 @@ pub(super) fn resume_kill(kill: Box<dyn Any + Send>) {
     Unwinds::resume(kill);
 }
 
-/// What is still to be done by a [`cancel`].
+/// What is still to be done by a run of [`drive`].
 pub(super) enum Step {
     /// Cancel what a chain waits for.
-    Cancel(Weak<dyn Chain>),
+    Cancel {
+        /// The chain.
+        chain: Weak<dyn Chain>,
+        /// Somebody who wants that only as long as it has not fired itself.
+        unless_fired: Option<Rc<dyn Chain>>,
+    },
     /// The members of a chain have been cancelled: it may be cancelled again.
     Reopen(Rc<dyn Chain>),
+    /// Go on with a part that has its input.
+    Run(Rc<dyn Run>),
 }
 
 /// Cancels whatever the chain waits for: its source, or, through as many chains as wait for one
@@ -321,45 +366,7 @@ pub(super) enum Step {
 /// # Panics
 /// Resumes the first kill that unwound out of a canceller, after all of them were called.
 pub(super) fn cancel(chain: Rc<dyn Chain>) {
-    let mut steps = Vec::new();
-    let kill = cancel_source_of(chain, &mut steps);
-    if let Some(kill) = kill.or(cancel_each(steps)) {
-        resume_kill(kill);
-    }
-}
-
-/// Does `steps`, the last one first, and what they lead to. Gives the first kill that unwound out
-/// of a canceller.
-pub(super) fn cancel_each(mut steps: Vec<Step>) -> Option<Box<dyn Any + Send>> {
-    let mut kill = None;
-    while let Some(step) = steps.pop() {
-        match step {
-            Step::Cancel(chain) => {
-                if let Some(chain) = chain.upgrade()
-                    && let Some(unwound) = cancel_source_of(chain, &mut steps)
-                {
-                    kill.get_or_insert(unwound);
-                }
-            }
-            Step::Reopen(chain) => {
-                if chain.head().source() == Source::Cancelling {
-                    chain.head().set_source(Source::Unfired);
-                }
-            }
-        }
-    }
-    kill
-}
-
-/// Cancels the source that a chain waits for, and gives the kill that unwound out of it.
-fn cancel_source_of(chain: Rc<dyn Chain>, steps: &mut Vec<Step>) -> Option<Box<dyn Any + Send>> {
-    let source = source_of(chain)?;
-    match catch(|| source.cancel_source(steps)) {
-        Err(Caught::Kill(kill)) => return Some(kill),
-        Err(Caught::Panic(failure)) => failure.report_unhandled("a canceller"),
-        Ok(()) => {}
-    }
-    None
+    drive_from(Rc::clone(&chain), |firing| firing.cancel_source_of(chain));
 }
 
 /// Finds the chain whose unfired source a chain waits for.

@@ -1,11 +1,11 @@
 //! The firing end: [`Resolver`], the canceller and what it is handed, and the origin of a chain
 //! that both fire.
 
-use super::chain::{self, Chain, Firing, Head, Outlet, Output, Run, Source, Step};
+use super::chain::{self, Chain, Firing, Head, Outlet, Output, Run, Source};
 use super::debug;
 use super::end::Deferred;
 use super::failure::Failure;
-use super::unwinds::{Caught, catch};
+use super::unwinds::catch;
 use std::cell::Cell;
 use std::fmt;
 use std::panic::Location;
@@ -267,20 +267,17 @@ impl<T: 'static, C: Cancels<T>> Chain for Origin<T, C> {
         &self.head
     }
 
-    fn cancel_source(self: Rc<Self>, _: &mut Vec<Step>) {
+    fn cancel_source(self: Rc<Self>, firing: &mut Firing) -> Option<Rc<dyn Run>> {
         self.head.set_source(Source::Cancelling);
         let origin: Rc<dyn Fire<T>> = self;
-        let called = catch(|| origin.call_canceller(&origin));
-        let is_fired = origin.head().source() == Source::Fired;
-        match called {
-            Ok(()) if is_fired => {}
-            Ok(()) => origin.fire(Err(Failure::cancelled())),
-            Err(Caught::Panic(failure)) if is_fired => failure.report_unhandled("a canceller"),
-            Err(Caught::Panic(failure)) => origin.fire(Err(failure)),
-            Err(Caught::Kill(kill)) => {
-                origin.fire(Err(Failure::cancelled()));
-                chain::resume_kill(kill);
-            }
+        let failure = match catch(|| origin.call_canceller(&origin)) {
+            Ok(()) => Failure::cancelled(),
+            Err(caught) => firing.failure_of(caught),
+        };
+        if origin.head().source() == Source::Fired {
+            failure.report_unhandled("a canceller"); // not a cancellation: a panic
+            return None;
         }
+        origin.begin(Err(failure), firing)
     }
 }

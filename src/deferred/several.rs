@@ -9,6 +9,9 @@
 //!  Unfired ──receive, the rule decides or no member is left──► Fired ──receive: too late──► Fired
 //!     └─cancel_source─► Cancelling ─(members are cancelled)─ Step::Reopen ─► Unfired
 //! ```
+//! Where the members that are left are cancelled, the result waits for that in `result`. All of it
+//! is steps of the run that brought the result, so nothing here recurses.
+//!
 //! Unlike a canceller that returns, a cancellation of all members fires nothing by itself: a member
 //! may take its time to end (an errback that cleans up), and what it comes to counts (D30).
 //!
@@ -18,7 +21,7 @@
 //! - SEVERAL-3: a failure that no result carries goes to [`Late`]: it is never just lost.
 
 use super::cancel::CancelHandle;
-use super::chain::{self, Chain, Firing, Head, Outlet, Output, Run, Source, Step};
+use super::chain::{Chain, Firing, Head, Outlet, Output, Run, Source, Step};
 use super::debug;
 use super::end::Deferred;
 use super::failure::Failure;
@@ -74,6 +77,8 @@ struct Several<R: Rule<T>, T: 'static> {
     outlet: Outlet<R::Output>,
     /// What decides; none once it did.
     rule: Cell<Option<R>>,
+    /// The result of the whole, while the members that are left are cancelled.
+    result: Cell<Option<Result<R::Output, Failure>>>,
     /// What becomes of failures that come after that.
     late: Late,
     /// How many members have not given their result.
@@ -96,6 +101,7 @@ pub(super) fn several<R: Rule<T>, T: 'static>(
         head: Head::new(Source::Unfired),
         outlet: Outlet::new(),
         rule: Cell::new(Some(rule)),
+        result: Cell::new(None),
         late,
         left_count: Cell::new(deferreds.len()),
         members: Cell::new(deferreds.iter().map(Deferred::member).collect()),
@@ -144,19 +150,33 @@ impl<R: Rule<T>, T: 'static> Several<R, T> {
         };
         self.head.set_source(Source::Fired);
         let members = self.members.take();
-        if R::CANCELS_REST
-            && let Some(kill) = chain::cancel_each(steps_of(&members))
-        {
-            firing.keep_kill(kill);
-        }
         debug::mark(&mut result, &self.head);
-        self.outlet.deliver(result)
+        if !R::CANCELS_REST {
+            return self.outlet.deliver(result);
+        }
+        self.result.set(Some(result));
+        firing.add_step(Step::Run(self));
+        cancel_each(&members, None, firing);
+        None
     }
 }
 
-/// The steps that cancel `members` in their order; the last step is done first.
-fn steps_of(members: &[CancelHandle]) -> Vec<Step> {
-    members.iter().rev().filter_map(CancelHandle::step).collect()
+/// Has the members cancelled in their order; the step that is added last is done first.
+fn cancel_each(
+    members: &[CancelHandle],
+    unless_fired: Option<&Rc<dyn Chain>>,
+    firing: &mut Firing,
+) {
+    let steps = members.iter().rev().filter_map(|member| member.step(unless_fired));
+    steps.for_each(|step| firing.add_step(step));
+}
+
+impl<R: Rule<T>, T: 'static> Run for Several<R, T> {
+    /// Goes on with the result, now that the other members have been cancelled.
+    fn run(self: Rc<Self>, firing: &mut Firing) -> Option<Rc<dyn Run>> {
+        firing.chain = self.clone();
+        self.outlet.deliver(self.result.take()?)
+    }
 }
 
 impl<R: Rule<T>, T: 'static> Chain for Several<R, T> {
@@ -164,12 +184,17 @@ impl<R: Rule<T>, T: 'static> Chain for Several<R, T> {
         &self.head
     }
 
-    fn cancel_source(self: Rc<Self>, steps: &mut Vec<Step>) {
+    fn cancel_source(self: Rc<Self>, firing: &mut Firing) -> Option<Rc<dyn Run>> {
         self.head.set_source(Source::Cancelling);
+        let whole: Rc<dyn Chain> = self.clone();
+        firing.add_step(Step::Reopen(Rc::clone(&whole)));
+        // One that decides meanwhile has cancelled the others: not twice, for it may reach an
+        // errback of theirs that cleans up.
+        let unless_fired = R::CANCELS_REST.then_some(&whole);
         let members = self.members.take();
-        steps.push(Step::Reopen(self.clone()));
-        steps.extend(steps_of(&members));
+        cancel_each(&members, unless_fired, firing);
         self.members.set(members);
+        None
     }
 }
 

@@ -260,10 +260,13 @@ fn lists_and_races_of_many_members_do_not_recurse() {
 #[test]
 fn lists_and_races_inside_one_another_do_not_recurse() {
     type Fold = fn(Deferred<u32>, Deferred<u32>) -> Deferred<u32>;
-    let folds: [Fold; 3] = [
+    let folds: [Fold; 6] = [
         |all, one| gather_results([all, one]).add_callback(|both| Ok(both[0] + both[1])),
+        |all, one| gather_results([one, all]).add_callback(|both| Ok(both[0] + both[1])),
         |all, one| race([all, one]).add_callback(|(_, n)| Ok(n)),
+        |all, one| race([one, all]).add_callback(|(_, n)| Ok(n)),
         |all, one| first([all, one]).add_callback(|(_, n)| Ok(n)),
+        |all, one| first([one, all]).add_callback(|(_, n)| Ok(n)),
     ];
     for (kind, fold) in folds.into_iter().enumerate() {
         for ending in [Ending::Fire, Ending::Cancel, Ending::DropEndThenFire] {
@@ -281,7 +284,7 @@ fn lists_and_races_inside_one_another_do_not_recurse() {
                 match ending {
                     Ending::Fire => {
                         fire(resolvers);
-                        assert_eq!(value_of(all), if kind == 0 { DEPTH_COUNT + 1 } else { 1 });
+                        assert_eq!(value_of(all), if kind < 2 { DEPTH_COUNT + 1 } else { 1 });
                     }
                     Ending::Cancel => {
                         all.cancel();

@@ -286,6 +286,30 @@ fn a_cancelled_list_waits_for_members_that_take_their_time() {
     assert!(is_cancelled(list));
 }
 
+/// One that ends at its cancellation has the others cancelled, which are so once, not twice: the
+/// second time would reach their clean-up.
+#[test]
+fn cancelling_first_or_a_race_cancels_each_member_once() {
+    for is_race in [false, true] {
+        let (_resolver, generous) =
+            Deferred::<u32>::with_canceller(|cancelling| cancelling.callback(6));
+        let (other_resolver, other) = Deferred::<u32>::new();
+        let (cleaning, clean_up) = Deferred::<u32>::new();
+        let members = [generous, other.or_else(move |_| clean_up)];
+        let whole = if is_race { race(members) } else { first(members) };
+        whole.cancel();
+        assert!(other_resolver.is_cancelled());
+        assert!(!cleaning.is_cancelled(), "{is_race}");
+        assert_eq!(value_of(whole), (0, 6));
+    }
+    let (_resolver, quick) = Deferred::<u32>::new();
+    let (_other_resolver, other) = Deferred::<u32>::new();
+    let (cleaning, clean_up) = Deferred::<u32>::new();
+    let whole = first([quick, other.or_else(move |_| clean_up)]);
+    whole.cancel();
+    assert!(!cleaning.is_cancelled() && is_cancelled(whole));
+}
+
 /// A canceller that cancels the whole again must not start over.
 #[test]
 fn a_canceller_may_cancel_the_whole_again() {
