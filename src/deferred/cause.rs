@@ -14,6 +14,7 @@
 //!   does not grow, and nothing that walks or drops them is deep.
 
 use super::failure::{Body, Failure};
+use super::nested;
 use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,17 +25,39 @@ pub(super) const CAUSES_MAX: usize = 16;
 /// Where the body of a failure goes that is dropped while it is handled. It has locks and counts
 /// that cross threads because a Failure does; they are never waited for.
 #[derive(Clone, Default)]
-pub(super) struct Grave(Arc<Mutex<Option<Body>>>);
+pub(super) struct Grave(Arc<Plot>);
+
+/// What a grave and its copies share.
+#[derive(Default)]
+struct Plot(Mutex<Option<Body>>);
+
+impl Plot {
+    fn take(&self) -> Option<Body> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Plot {
+    fn drop(&mut self) {
+        if let Some(body) = self.take() {
+            nested::drop_flat(body);
+        }
+    }
+}
 
 impl Grave {
+    /// Tells whether there may be a [`Handled`] that looks into it. The failure's own is one of two.
+    pub(super) fn is_watched(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     /// Puts a body there. Without a [`Handled`] that looks into it, it is dropped with the grave.
     pub(super) fn bury(&self, body: Body) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
     }
 
     fn unearth(&self) -> Option<Failure> {
-        let body = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        body.map(Failure::from_body)
+        self.0.take().map(Failure::from_body)
     }
 }
 

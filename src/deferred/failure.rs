@@ -8,6 +8,7 @@
 
 use super::cause::{self, Grave};
 use super::debug::Trail;
+use super::nested;
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::error::Error;
@@ -43,8 +44,22 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let (Some(body), Some(grave)) = (self.body.take(), self.grave.take()) {
-            grave.bury(body);
+        if let Some(body) = self.take_to_drop() {
+            nested::drop_flat(body);
+        }
+    }
+}
+
+impl Inner {
+    /// Takes the body out, to be dropped; or gives it to the errback that is at work on it.
+    fn take_to_drop(&mut self) -> Option<Body> {
+        let body = self.body.take()?;
+        match self.grave.take() {
+            Some(grave) if grave.is_watched() => {
+                grave.bury(body);
+                None
+            }
+            _ => Some(body),
         }
     }
 }
@@ -59,6 +74,16 @@ pub(super) struct Body {
     pub(super) cause: Option<Failure>,
     /// What debug mode noted about the Deferred that it came from.
     trail: Option<Box<Trail>>,
+}
+
+impl Body {
+    /// Gives the error, if it is an `E`.
+    pub(super) fn error_mut<E: Error + 'static>(&mut self) -> Option<&mut E> {
+        match &mut self.kind {
+            Kind::Error { error, .. } => error.downcast_mut(),
+            Kind::Panic { .. } => None,
+        }
+    }
 }
 
 /// Why nobody ever finds a Failure without its body: who takes that, takes the Failure.
@@ -154,6 +179,11 @@ impl Failure {
 
     fn into_body(mut self) -> Body {
         self.0.body.take().expect(TAKEN)
+    }
+
+    /// Takes the body out of a failure that is about to be dropped, unless an errback has it then.
+    pub(super) fn take_to_drop(&mut self) -> Option<Body> {
+        self.0.take_to_drop()
     }
 
     /// Gives the place where this body goes when it is dropped, making it first if there is none.

@@ -2,6 +2,7 @@
 
 use super::end::Deferred;
 use super::failure::Failure;
+use super::nested::Inside;
 use super::several::{Late, Rule, Verdict, several};
 use std::error::Error;
 use std::fmt;
@@ -222,7 +223,7 @@ impl fmt::Display for FirstError {
         write!(f, "the Deferred at {} failed first", self.index)?;
         match self.source() {
             Some(_) => Ok(()),
-            None => write!(f, ": {}", self.failure),
+            None => write!(f, ": {}", Inside(&self.failure)),
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::end::Deferred;
 use super::failure::Failure;
 use super::list::FirstError;
+use super::nested::Inside;
 use super::several::{Late, Rule, Verdict, several};
 use std::error::Error;
 use std::fmt;
@@ -136,7 +137,7 @@ impl fmt::Display for FailureGroup {
         write!(f, "all {count} failed")?;
         for (index, failure) in self.failures.iter().enumerate().take(NAMED_MAX) {
             let separator = if index == 0 { ": " } else { "; " };
-            write!(f, "{separator}{failure}")?;
+            write!(f, "{separator}{}", Inside(failure))?;
         }
         match count.saturating_sub(NAMED_MAX) {
             0 => Ok(()),

@@ -25,6 +25,7 @@ use super::chain::{Chain, Firing, Head, Outlet, Output, Run, Source, Step};
 use super::debug;
 use super::end::Deferred;
 use super::failure::Failure;
+use super::nested;
 use super::unwinds::catch;
 use std::cell::Cell;
 use std::ops::ControlFlow;
@@ -63,7 +64,7 @@ pub(super) enum Late {
 
 impl Late {
     pub(super) fn take(self, failure: Failure) {
-        if self == Late::Report || self == Late::ReportPanics && failure.panic_message().is_some() {
+        if self == Late::Report || self == Late::ReportPanics && nested::holds_panic(&failure) {
             failure.report_unhandled("a Deferred whose result came too late for its list or race");
         }
     }

@@ -255,8 +255,7 @@ fn lists_and_races_of_many_members_do_not_recurse() {
     }
 }
 
-/// Each is a member of the next, as a fold makes them. What fails nests as deep as the lists do, in
-/// errors that hold errors, and is not tried here.
+/// Each is a member of the next, as a fold makes them.
 #[test]
 fn lists_and_races_inside_one_another_do_not_recurse() {
     type Fold = fn(Deferred<u32>, Deferred<u32>) -> Deferred<u32>;
@@ -296,6 +295,30 @@ fn lists_and_races_inside_one_another_do_not_recurse() {
                         fire(resolvers);
                     }
                 }
+            });
+        }
+    }
+}
+
+/// What fails nests as deep as the lists do, in errors that hold errors.
+#[test]
+fn errors_of_lists_and_races_inside_one_another_do_not_recurse() {
+    type Wrap = fn(Deferred<u32>) -> Deferred<u32>;
+    let wraps: [Wrap; 4] = [
+        |one| gather_results([one]).add_callback(|all| Ok(all[0])),
+        |one| race([one]).add_callback(|(_, n)| Ok(n)),
+        |one| race([gather_results([one])]).add_callback(|(_, all)| Ok(all[0])),
+        |one| first([one]).add_callbacks(|(_, n)| Ok(n), |_| Err(super::broken())),
+    ];
+    for wrap in wraps {
+        for in_errback in [false, true] {
+            on_a_small_stack(move || {
+                let failed = (0..DEPTH_COUNT).fold(Deferred::fail(super::broken()), |d, _| wrap(d));
+                let reports = reports_of(|| match in_errback {
+                    true => drop(failed.add_errback(|_| Ok(1))),
+                    false => drop(failed),
+                });
+                assert_eq!(reports.len(), usize::from(!in_errback));
             });
         }
     }

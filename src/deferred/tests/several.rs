@@ -447,6 +447,21 @@ fn errors_of_losers_are_nobodys_concern_and_panics_are_reported() {
     assert!(reports[0].ends_with("panicked: x"), "{reports:?}");
 }
 
+/// A panic stays one inside the error of a list or race that lost.
+#[test]
+fn panics_inside_losers_that_are_lists_or_races_are_reported() {
+    let panics = || Deferred::succeed(1).add_callback(|_: u32| -> Result<u32, _> { panic!("x") });
+    let reports = reports_of(|| {
+        let listed = gather_results([panics()]).add_callback(|_| Ok(0));
+        let raced = race([panics()]).add_callback(|_| Ok(0));
+        let failed = gather_results([Deferred::fail(broken())]).add_callback(|_: Vec<u32>| Ok(0));
+        let won = race([listed, raced, failed, Deferred::succeed(2)]);
+        assert_eq!(value_of(won), (3, 2));
+    });
+    assert_eq!(reports.len(), 2, "{reports:?}");
+    assert!(reports.iter().all(|report| report.ends_with("panicked: x")), "{reports:?}");
+}
+
 /// FAIL-1 for the whole: its failure is the one that is reported.
 #[test]
 fn the_failure_of_a_combinator_that_nobody_took_is_reported_once() {
