@@ -15,6 +15,8 @@
 
 use super::failure::{Body, Failure};
 use super::nested;
+use super::unwinds::{Caught, catch};
+use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -78,22 +80,45 @@ impl Handled {
     }
 
     /// Makes the failure the cause of what handling it came to, if it was dropped for it (FAIL-2).
+    ///
+    /// What is dropped for good is dropped here, after the errback: the destructor of an error is
+    /// user code, whose panic is reported, and whose kill is handed to `keep_kill`.
     #[inline]
-    pub(super) fn name_in<U>(self, mut result: Result<U, Failure>) -> Result<U, Failure> {
-        if let (Some(grave), Err(failure)) = (&self.0, &mut result)
-            && let Some(cause) = grave.unearth()
-        {
-            add(failure, cause);
+    pub(super) fn name_in<U>(
+        self,
+        result: Result<U, Failure>,
+        keep_kill: impl FnOnce(Box<dyn Any + Send>),
+    ) -> Result<U, Failure> {
+        match self.0 {
+            Some(grave) => name(&grave, result, keep_kill),
+            None => result,
         }
-        result
     }
 }
 
-/// Makes `cause` the last cause of `failure`.
+/// Looks into a grave (see [`Handled::name_in`]).
 #[cold]
-fn add(failure: &mut Failure, cause: Failure) {
+fn name<U>(
+    grave: &Grave,
+    mut result: Result<U, Failure>,
+    keep_kill: impl FnOnce(Box<dyn Any + Send>),
+) -> Result<U, Failure> {
+    let dropped = match (grave.unearth(), &mut result) {
+        (Some(cause), Err(failure)) => add(failure, cause),
+        (cause, _) => cause,
+    };
+    match catch(|| drop(dropped)) {
+        Ok(()) => {}
+        Err(Caught::Panic(failure)) => failure.report_unhandled("the destructor of an error"),
+        Err(Caught::Kill(kill)) => keep_kill(kill),
+    }
+    result
+}
+
+/// Makes `cause` the last cause of `failure`, and gives what is one too many.
+fn add(failure: &mut Failure, cause: Failure) -> Option<Failure> {
     last_of(failure).cause = Some(cause);
-    last_of(failure).cause = None;
+    last_of(failure).cause.take()
 }
 
 /// The last of a failure and its causes, or the last that is kept.

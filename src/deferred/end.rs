@@ -400,7 +400,7 @@ where
         },
         Err(caught) => Err(failure_of(caught)),
     };
-    Deferred::ready(handled.name_in(result))
+    Deferred::ready(handled.name_in(result, chain::resume_kill))
 }
 
 /// Gives the failure that a call without a chain ended with. A kill goes on instead.

@@ -244,6 +244,10 @@ impl<T, C> Output<T> for Origin<T, C> {
 impl<T: 'static, C: Cancels<T>> Fire<T> for Origin<T, C> {
     fn begin(&self, mut result: Result<T, Failure>, firing: &mut Firing) -> Option<Rc<dyn Run>> {
         if self.head.source() == Source::Fired {
+            // The destructor of what came too late is user code too.
+            if let Err(caught) = catch(|| drop(result)) {
+                firing.failure_of(caught).report_unhandled("the destructor of a late result");
+            }
             return None;
         }
         self.head.set_source(Source::Fired);

@@ -105,7 +105,7 @@ where
             },
             Err(caught) => Err(firing.failure_of(caught)),
         };
-        let mut result = handled.name_in(result);
+        let mut result = handled.name_in(result, |kill| firing.keep_kill(kill));
         debug::mark(&mut result, firing.chain.head());
         self.outlet.deliver(result)
     }
@@ -130,14 +130,16 @@ pub(super) fn wait_for<U: 'static>(
     let (inner_chain, inner_end) = inner.into_link();
     if chain::is_same(&inner_chain, &firing.chain) {
         let failure = Failure::msg("a callback returned the Deferred that waits for it (D19)");
-        return outer.outlet().deliver(Err(failure));
+        let result = handled.name_in(Err(failure), |kill| firing.keep_kill(kill));
+        return outer.outlet().deliver(result);
     }
     firing.chain.head().set_inner(Some(Rc::downgrade(&inner_chain)));
     let outer_chain = Rc::clone(&firing.chain);
     let tail = Tail::new(move |result, firing: &mut Firing| {
         outer_chain.head().set_inner(None);
         firing.chain = outer_chain;
-        outer.outlet().deliver(handled.name_in(result))
+        let result = handled.name_in(result, |kill| firing.keep_kill(kill));
+        outer.outlet().deliver(result)
     });
     inner_end.outlet().attach(tail)
 }

@@ -180,7 +180,7 @@ fn a_limit_reaches_the_inner_deferred_that_is_waited_for() {
     });
 }
 
-/// D31, BRIDGE-8: "covers only callbacks added before it".
+/// D31, BRIDGE-9: "covers only callbacks added before it".
 #[test]
 fn a_limit_does_not_cover_what_is_added_after_it() {
     run(|| {
@@ -195,7 +195,7 @@ fn a_limit_does_not_cover_what_is_added_after_it() {
     });
 }
 
-/// BRIDGE-8: the result and the end of the time are due in one turn, and the result comes first.
+/// BRIDGE-9: the result and the end of the time are due in one turn, and the result comes first.
 #[test]
 fn a_limit_that_is_due_with_the_result_cancels_nothing_that_comes_later() {
     run(|| {
@@ -321,6 +321,35 @@ fn a_kill_out_of_a_losers_canceller_goes_on_after_the_race_has_its_result() {
         assert!(firing.join().is_err());
         assert_eq!(trace.taken(), ["second loser"]);
         assert_eq!(wait_for_deferred(won).ok(), Some((2, 9)));
+    });
+}
+
+/// An error that blocks when it is dropped: the kill goes on after the chain.
+#[test]
+fn a_kill_out_of_the_destructor_of_a_handled_error_goes_on_after_the_chain() {
+    #[derive(Debug)]
+    struct BlocksInDrop;
+    impl Drop for BlocksInDrop {
+        fn drop(&mut self) {
+            sleep(LONG);
+        }
+    }
+    impl std::fmt::Display for BlocksInDrop {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("blocks in drop")
+        }
+    }
+    impl std::error::Error for BlocksInDrop {}
+
+    run(|| {
+        let (resolver, deferred) = Deferred::<u32>::new();
+        let end = deferred.add_errback(|_| Ok(1));
+        let firing = spawn(move || resolver.errback(BlocksInDrop));
+        yield_now();
+        assert!(!end.is_fired());
+        firing.kill();
+        assert!(firing.join().is_err());
+        assert_eq!(wait_for_deferred(end).ok(), Some(1));
     });
 }
 

@@ -219,3 +219,43 @@ fn trap_and_check_leave_the_rest_of_a_failure_as_it_was() {
     });
     assert_eq!(value_of(trapped), 3);
 }
+
+/// CHAIN-3: the failure is dropped when the errback has returned; its destructor is user code.
+#[test]
+fn an_error_that_panics_when_it_is_dropped_does_not_stop_the_chain() {
+    #[derive(Debug)]
+    struct PanicsInDrop;
+    impl Drop for PanicsInDrop {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+    impl fmt::Display for PanicsInDrop {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("panics in drop")
+        }
+    }
+    impl Error for PanicsInDrop {}
+
+    let reports = reports_of(|| {
+        let (resolver, deferred) = Deferred::<u32>::new();
+        let end = deferred.add_errback(|_| Ok(1)).add_callback(|n| Ok(n + 1));
+        resolver.errback(PanicsInDrop);
+        assert_eq!(value_of(end), 2);
+        let end = Deferred::<u32>::fail(PanicsInDrop).add_errback(|_| Ok(1));
+        assert_eq!(value_of(end), 1);
+        let (resolver, inner) = Deferred::<u32>::new();
+        let end = Deferred::<u32>::fail(PanicsInDrop).or_else(move |_| inner);
+        resolver.callback(1);
+        assert_eq!(value_of(end), 1);
+        // Swallowed, for the other was cancelled.
+        let (resolver, deferred) = Deferred::<u32>::new();
+        let (other_resolver, other) = Deferred::<u32>::new();
+        deferred.chain_deferred(other_resolver);
+        other.cancel();
+        resolver.errback(PanicsInDrop);
+    });
+    let report = "unhandled failure in the destructor of an error: panicked: dropped";
+    let late = "unhandled failure in the destructor of a late result: panicked: dropped";
+    assert_eq!(reports, [report, report, report, late]);
+}
