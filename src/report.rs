@@ -119,14 +119,26 @@ pub(crate) fn unhandled(what: &str, message: &dyn fmt::Display, value: &dyn Any)
         },
         Slot::Default | Slot::Running => false,
     };
-    let _ = HOOK.try_with(move |hook| match hook.replace(Slot::Running) {
+    let replaced = HOOK.try_with(|hook| match hook.replace(Slot::Running) {
         // Nobody replaced it meanwhile: it goes back to where it was.
-        Slot::Running => hook.set(slot),
-        replaced => hook.set(replaced),
+        Slot::Running => {
+            hook.set(slot);
+            None
+        }
+        new => {
+            hook.set(new);
+            Some(slot)
+        }
     });
+    discard(replaced); // what a hook captured is the user's own, too
     if !shown {
+        let text =
+            catch_unwind(AssertUnwindSafe(|| report.to_string())).unwrap_or_else(|payload| {
+                discard(payload);
+                format!("unhandled failure in {what}: its text panicked")
+            });
         // An error here has nowhere to go: standard error is the last resort.
-        let _ = writeln!(std::io::stderr(), "{report}");
+        let _ = writeln!(std::io::stderr(), "{text}");
     }
 }
 

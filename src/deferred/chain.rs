@@ -195,12 +195,24 @@ impl<T> Outlet<T> {
     }
 
     /// Takes the state out for a look. `look` runs no code that could reach this outlet but the
-    /// `Display` of an error, which finds it open.
+    /// `Display` of an error, which finds it open, and may panic.
     fn look<R>(&self, look: impl FnOnce(&Out<T>) -> R) -> R {
-        let out = self.0.replace(Out::Open);
-        let answer = look(&out);
-        self.0.set(out);
-        answer
+        let looked_at = LookedAt { out: self.0.replace(Out::Open), outlet: self };
+        look(&looked_at.out)
+    }
+}
+
+/// A state that was taken out for a look. Its drop puts it back.
+struct LookedAt<'o, T> {
+    out: Out<T>,
+    outlet: &'o Outlet<T>,
+}
+
+impl<T> Drop for LookedAt<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        // What it replaces is `Open`: there is nothing to drop, and no call to find out.
+        mem::forget(self.outlet.0.replace(mem::replace(&mut self.out, Out::Open)));
     }
 }
 

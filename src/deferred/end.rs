@@ -429,14 +429,28 @@ fn wait_apart<T: 'static>(handled: Handled, inner: Deferred<T>) -> Deferred<T> {
 
 impl<T: 'static> fmt::Debug for Deferred<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.look(|state| match state {
+        let shown = Shown { state: self.state.replace(State::vacant()), of: self };
+        let state = match &shown.state {
             State::Ready(kept) => match kept.failure() {
                 Some(failure) => format!("failed: {failure}"),
                 None => "has a value".to_owned(),
             },
             State::Linked(chain, end) => describe(chain, &**end),
-        });
+        };
+        drop(shown);
         write!(f, "Deferred<{}>({state})", std::any::type_name::<T>())
+    }
+}
+
+/// A state while it is shown: its drop puts it back, for the text of an error may panic.
+struct Shown<'d, T: 'static> {
+    state: State<T>,
+    of: &'d Deferred<T>,
+}
+
+impl<T: 'static> Drop for Shown<'_, T> {
+    fn drop(&mut self) {
+        self.of.state.set(mem::replace(&mut self.state, State::vacant()));
     }
 }
 

@@ -1,8 +1,11 @@
 //! FAIL-1: what is reported when nobody takes a failure (`LogTests` upstream).
 
 use super::super::{Deferred, Failure};
-use super::{Trace, broken, reports_of};
+use super::{Trace, broken, reports_of, result_of};
 use crate::report::set_unhandled_hook;
+use std::error::Error;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 const REPORT: &str = "unhandled failure in Deferred<u32>: broken";
 
@@ -95,4 +98,52 @@ fn a_hook_sees_the_failure_and_may_panic_or_replace_itself() {
     drop(Deferred::<u32>::fail(broken()));
     assert!(set_unhandled_hook(None).is_some());
     trace.is(&["Deferred<u32>: broken", "broken"]);
+}
+
+/// An error whose text panics.
+#[derive(Debug)]
+struct Untold;
+
+impl fmt::Display for Untold {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        panic!("in a text")
+    }
+}
+
+impl Error for Untold {}
+
+/// REPORT-1: of what the user wrote, nothing unwinds out of a report.
+#[test]
+fn texts_and_what_a_hook_captured_may_panic() {
+    drop(Deferred::<u32>::fail(Untold)); // to standard error
+
+    struct PanicsInDrop;
+    impl Drop for PanicsInDrop {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+    let captured = PanicsInDrop;
+    let none = set_unhandled_hook(Some(Box::new(move |_| {
+        let _ = &captured;
+        set_unhandled_hook(None);
+    })));
+    assert!(none.is_none());
+    drop(Deferred::<u32>::fail(broken()));
+}
+
+/// CHAIN-2: to show a Deferred takes nothing away, not even if that panics.
+#[test]
+fn a_deferred_whose_text_panics_still_has_its_result() {
+    for by_chain in [false, true] {
+        let (resolver, deferred) = Deferred::<u32>::new();
+        let deferred = match by_chain {
+            true => deferred,
+            false => Deferred::fail(Untold),
+        };
+        resolver.errback(Untold);
+        let shown = catch_unwind(AssertUnwindSafe(|| format!("{deferred:?}")));
+        assert!(shown.is_err() && deferred.is_fired());
+        assert!(result_of(deferred).unwrap_err().is::<Untold>());
+    }
 }
