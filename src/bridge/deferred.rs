@@ -178,6 +178,7 @@ fn wait_until<T: 'static>(
 /// # Source
 ///
 /// geventreactor `waitForGreenlet`, where a kill is a success and a cancel does nothing.
+#[track_caller]
 pub fn wait_for_greenlet<T: 'static>(greenlet: Greenlet<T>) -> Deferred<T> {
     if greenlet.is_finished() {
         return Deferred::from_result(greenlet.take_result().map_err(JoinError::into_failure));

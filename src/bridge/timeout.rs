@@ -48,6 +48,10 @@ impl<T: 'static> Deferred<T> {
     /// nothing keeps time, it is cancelled at once, and fails with an error that says so, unless it
     /// has fired. A limit whose run has ended does not elapse any more.
     ///
+    /// Like any cancellation, that of the limit reaches what is waited for at that time. If that is
+    /// nothing, because a callback is parked or the Deferred is [paused](Self::pause), it cancels
+    /// nothing, and what a callback returns later has no limit: give that one its own.
+    ///
     /// # Panics
     ///
     /// Never.
@@ -71,6 +75,7 @@ impl<T: 'static> Deferred<T> {
     /// # Source
     ///
     /// Twisted `Deferred.addTimeout`, which is handed a clock.
+    #[track_caller]
     pub fn add_timeout(self, limit: Duration) -> Deferred<T> {
         self.add_timeout_with(limit, |result| match result {
             Err(failure) if failure.is_cancelled() => Err(Failure::new(Elapsed::new())),
@@ -101,6 +106,7 @@ impl<T: 'static> Deferred<T> {
     /// # Source
     ///
     /// Twisted `addTimeout(…, onTimeoutCancel)`.
+    #[track_caller]
     pub fn add_timeout_with(
         self,
         limit: Duration,

@@ -10,7 +10,8 @@ use std::{
 
 use greenloop::{
     Abandoned, Deferred, Elapsed, Failure, Resolver, RunError, first, gather_results, race,
-    reactor, run, sleep, spawn, try_run, wait_for_deferred, wait_for_greenlet, yield_now,
+    reactor, run, set_debugging, sleep, spawn, try_run, wait_for_deferred, wait_for_greenlet,
+    yield_now,
 };
 
 use crate::support::{Trace, assert_ends, reports_of};
@@ -378,6 +379,26 @@ fn a_limit_of_a_combinator_cancels_its_members() {
         assert!(failure.is::<Elapsed>());
         assert!(resolvers.iter().all(Resolver::is_cancelled));
     });
+}
+
+/// D40: the places that debug mode tells are the user's, not this crate's.
+#[test]
+fn debug_mode_tells_where_the_user_made_what_the_bridge_made() {
+    let (shown, line) = run(|| {
+        set_debugging(true);
+        let (deferred, line) = (wait_for_greenlet(spawn(|| sleep(LONG))), line!());
+        set_debugging(false);
+        let shown = format!("{deferred:?}");
+        deferred.cancel();
+        (shown, line)
+    });
+    assert!(shown.contains(&format!("made at {}:{line}:", file!())), "{shown}");
+    set_debugging(true);
+    let (resolver, deferred) = Deferred::<u32>::new();
+    let (failed, line) = (deferred.add_timeout(LONG), line!());
+    set_debugging(false);
+    let shown = format!("{:?}", wait_for_deferred(failed).unwrap_err());
+    assert!(resolver.is_cancelled() && shown.contains(&format!("{}:{line}:", file!())), "{shown}");
 }
 
 // ---- bad use ----------------------------------------------------------------------------------
