@@ -76,8 +76,8 @@ impl<T: 'static> Deferred<T> {
     /// otherwise the Deferred gets `Cancelled` when it returns, or the panic it ended with.
     /// ```
     /// # use greenloop::Deferred;
-    /// let (resolver, deferred) = Deferred::with_canceller(|cancelling|
-    /// cancelling.callback("nothing")); deferred.cancel();
+    /// let (resolver, deferred) = Deferred::with_canceller(|stop| stop.callback("nothing"));
+    /// deferred.cancel();
     /// assert!(resolver.is_cancelled());
     /// # drop((resolver, deferred));
     /// ```
