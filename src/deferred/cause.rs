@@ -48,7 +48,7 @@ impl Drop for Plot {
 }
 
 impl Grave {
-    /// Tells whether there may be a [`Handled`] that looks into it. The failure's own is one of two.
+    /// Tells whether there may be a [`Handled`] that looks into it, beside the failure's own.
     pub(super) fn is_watched(&self) -> bool {
         Arc::strong_count(&self.0) > 1
     }

@@ -383,8 +383,8 @@ impl<T: 'static> Deferred<T> {
     }
 }
 
-/// Runs a callback on a result that is there, without a chain. A Deferred that it returns stands for
-/// itself, unless there are handles to it: what is added after the callback is none of theirs.
+/// Runs a callback on a result that is there, without a chain. A Deferred that it returns stands
+/// for itself, unless there are handles to it: what is added after the callback is none of theirs.
 pub(super) fn run_now<T, U, F>(mut result: Result<T, Failure>, apply: F) -> Deferred<U>
 where
     U: 'static,

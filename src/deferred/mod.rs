@@ -38,8 +38,9 @@
 //!   it waits, the end of the inner chain. Handles, and an outer chain's `inner`, are weak.
 //! - CHAIN-5: nothing recurses by the length of a chain or by how many wait for one another:
 //!   firing, cancelling, abandoning and dropping are loops, through lists and races inside one
-//!   another too. What nests is user code that fires a Deferred in a callback, since it asks for the
-//!   callbacks to have run when the call returns: [`Deferred::chain_deferred`] is the way without.
+//!   another too. What nests is user code that fires a Deferred in a callback, since it asks for
+//!   the callbacks to have run when the call returns: [`Deferred::chain_deferred`] is the way
+//!   without.
 //! - FAIL-1: a failure is reported once, by the last place that held it, if nobody took it: not a
 //!   cancellation, not one that was reported already. Taking it (an errback, a waiter, an outer
 //!   Deferred) makes it theirs. A result that comes after a cancel is swallowed, not reported.
