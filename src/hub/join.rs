@@ -22,6 +22,19 @@ use super::{
 };
 use crate::{report, time::Deadline};
 
+/// Reports what a waker has panicked with: nobody else hears of it, for the hook only notes what a
+/// greenlet panics with.
+#[cold]
+fn report_waker(payload: Box<dyn Any + Send>) {
+    if unwind::is_kill(&*payload) {
+        return;
+    }
+    let note = unwind::here().and_then(unwind::take_note);
+    let error = JoinError::from_payload(payload, note);
+    report::unhandled("a Waker", &error, &());
+    report::discard(error);
+}
+
 /// A greenlet's handle: to wait for its result, to kill it, to be told of its end.
 ///
 /// Dropping it detaches the greenlet, as with [`std::thread::JoinHandle`]. It stays on its thread,
@@ -138,7 +151,7 @@ impl<T> Join<T> {
             Waiter::None => {}
             Waiter::Wake(wake) => hub.wake(wake),
             // A waker is code of others, and may panic.
-            Waiter::Call(wake) => report::discard(unwind::catch(wake)),
+            Waiter::Call(wake) => unwind::catch(wake).unwrap_or_else(report_waker),
         }
         if let Some(links) = self.links.take() {
             let ending = Rc::new(self.ending());

@@ -2,7 +2,7 @@
 
 use std::{
     cell::Cell,
-    future::{Future, poll_fn},
+    future::{Future, IntoFuture, poll_fn},
     io::{self, Read, Write},
     pin::{Pin, pin},
     rc::Rc,
@@ -378,6 +378,23 @@ fn a_foreign_waker_that_panics_is_reported_and_the_others_are_called() {
         })
     });
     assert_eq!(calls, 3);
+    assert_eq!(reports.len(), 1, "{reports:?}");
+    assert!(reports[0].contains("Waker") && reports[0].contains("this waker panics"));
+}
+
+/// It was swallowed without a word: the panic hook only notes what a greenlet panics with.
+#[test]
+fn a_foreign_waker_that_panics_at_the_end_of_a_greenlet_is_reported() {
+    let (ended, reports) = reports_of(|| {
+        run(|| {
+            let mut ending = pin!(spawn(|| 7).into_future());
+            let (waker, _) = waker(|| panic!("this waker panics"));
+            assert!(ending.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            yield_now();
+            ending.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
+        })
+    });
+    assert!(ended);
     assert_eq!(reports.len(), 1, "{reports:?}");
     assert!(reports[0].contains("Waker") && reports[0].contains("this waker panics"));
 }
