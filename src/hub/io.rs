@@ -180,7 +180,13 @@ impl Source {
             return Poll::Ready(Ok(value));
         }
         hub.reactor.register(self.fd.as_fd(), self.id, &mut |waiter| hub.wake(waiter))?;
-        kept.until_ready(hub, (self.fd.as_raw_fd(), self.id), direction, context.waker());
+        let number = self.fd.as_raw_fd();
+        kept.until_ready(hub, (number, self.id), direction, context.waker());
+        // Cloning the waker is code of others: if it has parked, an event may have come meanwhile
+        // and found nobody in the list.
+        if !hub.reactor.sources().is_blocked(number, self.id, direction) {
+            context.waker().wake_by_ref();
+        }
         Poll::Pending
     }
 

@@ -399,6 +399,36 @@ fn a_foreign_waker_that_panics_at_the_end_of_a_greenlet_is_reported() {
     assert!(reports[0].contains("Waker") && reports[0].contains("this waker panics"));
 }
 
+/// Only wakers with a vtable of their own can: it parked between the try and the list.
+#[test]
+#[expect(unsafe_code, reason = "a waker whose clone parks")]
+fn an_event_that_comes_while_a_waker_is_cloned_is_not_lost() {
+    use std::task::{RawWaker, RawWakerVTable};
+    static WOKEN: AtomicBool = AtomicBool::new(false);
+    static PARKS: RawWakerVTable = RawWakerVTable::new(
+        |_| {
+            sleep(3 * SHORT);
+            RawWaker::new(std::ptr::null(), &PARKS)
+        },
+        |_| WOKEN.store(true, Ordering::SeqCst),
+        |_| WOKEN.store(true, Ordering::SeqCst),
+        |_| (),
+    );
+    run(|| {
+        let (mut client, mut server) = pair();
+        let writer = spawn(move || {
+            sleep(SHORT);
+            client.write_all(b"x").map(|()| client)
+        });
+        // SAFETY: the data is never looked at, and the functions may be called on any thread.
+        let waker = unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &PARKS)) };
+        begin_to_wait(&mut server, &waker);
+        yield_now();
+        assert!(WOKEN.load(Ordering::SeqCst));
+        drop(writer.join().unwrap().unwrap());
+    });
+}
+
 /// The one thing that nothing can cure: nobody else runs meanwhile.
 #[test]
 fn a_future_that_blocks_the_thread_stops_its_hub_for_as_long() {
