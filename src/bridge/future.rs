@@ -69,12 +69,17 @@ pub(super) fn drive<F: Future>(
     polled: impl Fn(bool),
     is_over: impl Fn() -> bool,
 ) -> Option<F::Output> {
-    #[cfg(feature = "tokio")]
-    super::tokio::enter(hub);
     let waker = OwnWaker::new(shared);
     let mut context = Context::from_waker(&waker);
+    #[cfg(feature = "tokio")]
+    let mut lodges = true;
     loop {
         hub.checkpoint(Mode::Infallible);
+        // Before each poll: meanwhile the thread may have left a runtime that was the user's.
+        #[cfg(feature = "tokio")]
+        if lodges {
+            lodges = super::tokio::enter(hub);
+        }
         shared.take_wake();
         polled(true);
         let poll = shield(|| future.as_mut().poll(&mut context));

@@ -15,7 +15,7 @@
 //! - A hub's thread is in it from its first poll to the end of the run, not for each poll: a poll
 //!   may park, others would begin theirs meanwhile, and tokio wants such scopes to be nested.
 //! - A thread that is in a runtime already (`greenloop::run` inside of `spawn_blocking`) stays in
-//!   that one.
+//!   that one, as long as it is in it: each poll looks.
 //! - Nothing of tokio's clock is ours: its timers run in real time.
 
 use std::{
@@ -29,9 +29,10 @@ use tokio::runtime::{Builder, Handle};
 use crate::hub::Hub;
 
 /// Puts this hub's thread into a tokio runtime until the run ends, if it is not in one.
-pub(super) fn enter(hub: &'static Hub) {
+/// Returns whether it is in one now.
+pub(super) fn enter(hub: &'static Hub) -> bool {
     if hub.lodger.get().is_some() || Handle::try_current().is_ok() {
-        return;
+        return true;
     }
     match background() {
         // The handle lives as long as the process, so its guard may live as long as the hub.
@@ -39,8 +40,10 @@ pub(super) fn enter(hub: &'static Hub) {
         Err(error) => {
             // Futures that need it will say so, by tokio's own panic; others do not miss it.
             crate::report::unhandled("the tokio runtime in the background", &error, &());
+            return false;
         }
     }
+    true
 }
 
 /// The runtime that all hubs share.

@@ -174,6 +174,28 @@ fn a_thread_that_is_in_a_runtime_stays_in_that_one() {
     });
 }
 
+/// It was entered once a future, so that this one found no runtime at its second poll.
+#[test]
+fn a_future_that_began_in_another_runtime_may_outlast_the_threads_stay_there() {
+    assert_ends(|| {
+        let own = Builder::new_current_thread().enable_all().build().unwrap();
+        run(|| {
+            let entered = own.enter();
+            let (resolver, left) = Deferred::<()>::new();
+            let waits = spawn(|| {
+                wait_for_future(async {
+                    left.await.unwrap();
+                    tokio::time::sleep(SHORT).await;
+                });
+            });
+            yield_now();
+            drop(entered);
+            resolver.callback(());
+            waits.join().unwrap();
+        });
+    });
+}
+
 #[test]
 fn several_hubs_share_the_runtime() {
     assert_ends(|| {
