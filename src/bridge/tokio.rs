@@ -16,17 +16,38 @@
 //!   may park, others would begin theirs meanwhile, and tokio wants such scopes to be nested.
 //! - A thread that is in a runtime already (`greenloop::run` inside of `spawn_blocking`) stays in
 //!   that one, as long as it is in it: each poll looks.
+//! - Scopes of the user's that are left in another order than they were entered in (greenlets that
+//!   hold guards of `Handle::enter`, and are killed) are reported when the run has ended, if tokio
+//!   has not said so before. The thread then stays in a runtime: tokio has no way back.
 //! - Nothing of tokio's clock is ours: its timers run in real time.
 
 use std::{
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Mutex, PoisonError},
     thread,
 };
 
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, EnterGuard, Handle};
 
 use crate::hub::Hub;
+
+/// Keeps a thread in the runtime until it is dropped, at the end of the run.
+struct Lodging(Option<EnterGuard<'static>>);
+
+impl Drop for Lodging {
+    /// The guard panics if others are left in there. That must not take the place of what the run
+    /// has to say.
+    fn drop(&mut self) {
+        let guard = self.0.take();
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(guard))) {
+            let text =
+                "a scope of Handle::enter was not left before the run ended, or not in order";
+            crate::report::unhandled("the tokio runtime in the background", &text, &());
+            crate::report::discard(payload);
+        }
+    }
+}
 
 /// Puts this hub's thread into a tokio runtime until the run ends, if it is not in one.
 /// Returns whether it is in one now.
@@ -36,7 +57,7 @@ pub(super) fn enter(hub: &'static Hub) -> bool {
     }
     match background() {
         // The handle lives as long as the process, so its guard may live as long as the hub.
-        Ok(handle) => drop(hub.lodger.set(Box::new(handle.enter()))),
+        Ok(handle) => drop(hub.lodger.set(Box::new(Lodging(Some(handle.enter()))))),
         Err(error) => {
             // Futures that need it will say so, by tokio's own panic; others do not miss it.
             crate::report::unhandled("the tokio runtime in the background", &error, &());

@@ -19,7 +19,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use crate::support::{Dropped, Trace, assert_ends};
+use crate::support::{Dropped, Trace, assert_ends, reports_of};
 
 const SHORT: Duration = Duration::from_millis(2);
 const LONG: Duration = Duration::from_secs(3600);
@@ -193,6 +193,31 @@ fn a_future_that_began_in_another_runtime_may_outlast_the_threads_stay_there() {
             resolver.callback(());
             waits.join().unwrap();
         });
+    });
+}
+
+/// tokio's guard panicked in place of what the run had returned.
+#[test]
+fn scopes_that_are_left_in_disorder_are_reported_and_the_run_keeps_its_value() {
+    assert_ends(|| {
+        let own = Builder::new_current_thread().enable_all().build().unwrap();
+        let handle: &'static Handle = Box::leak(Box::new(own.handle().clone()));
+        let (value, reports) = reports_of(|| {
+            run(|| {
+                wait_for_future(async {});
+                for _ in 0..2 {
+                    spawn(|| {
+                        let _entered = handle.enter();
+                        sleep(LONG);
+                    });
+                }
+                yield_now();
+                7 // Both are killed, the first one first.
+            })
+        });
+        assert_eq!(value, 7);
+        assert_eq!(reports.len(), 1, "{reports:?}");
+        assert!(reports[0].contains("tokio"));
     });
 }
 
