@@ -30,7 +30,9 @@ use crate::{
 ///
 /// With the feature `tokio`, it is polled inside a tokio runtime (the caller's, if the thread is in
 /// one; else one that all share, on a thread in the background), so that futures of `tokio::net`
-/// and `tokio::time`, and of crates that use them, work as they are.
+/// and `tokio::time`, and of crates that use them, work as they are. The caller's must be driven by
+/// another thread: inside of `block_on` of a `current_thread` runtime (`#[tokio::main]` of that
+/// flavor) nobody drives it while greenlets run, and its sockets and timers never come.
 ///
 /// # Panics
 ///

@@ -21,7 +21,9 @@
 //!   errbacks with `Cancelled`; a panic becomes a Failure with message, place and backtrace.
 //! - `BRIDGE-6` Callbacks run in whoever fires them. A kill that unwinds through a callback goes
 //!   on.
-//! - `BRIDGE-7` A wait of main that nothing can end is reported, never a hang.
+//! - `BRIDGE-7` A wait of main that nothing can end is reported, never a hang. What counts as able
+//!   to end it: a timer; a descriptor that somebody waits for, also a future that was given up but
+//!   whose stream is still there; a handle or a waker that may be elsewhere.
 //! - `BRIDGE-8` There is one way to run a future on a greenlet of one's own, `wait_for_future`, and
 //!   one to have it run, `Deferred::from_future`. The second makes of an `async` block what
 //!   `inlineCallbacks` makes of a generator: a cancel reaches what the block awaits, and the block
@@ -38,8 +40,9 @@
 //! - **Block the thread** (`std::thread::sleep`, another crate's `block_on`): then all greenlets of
 //!   this thread wait. Nothing can preempt it.
 //! - **Panic**: the panic goes to whoever waits; in `from_future` it becomes a Failure.
-//! - **Be polled, woken and dropped on other threads**, if its type allows: what it registered with
-//!   this hub ends with it (`hub::kept`).
+//! - **Be polled, woken and dropped on other threads**, if its type allows. What it registered with
+//!   this hub ends with it when it is dropped on this thread; else when its source is ready, when
+//!   the source's number is used again here, or with the hub (`KEPT-3`).
 //!
 //! # Source
 //!

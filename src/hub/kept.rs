@@ -20,7 +20,8 @@
 //!   stale one finds another number and does nothing.
 //! - `KEPT-3` A wait is over when its waker was called, when its `Kept` is dropped on the hub's
 //!   thread, or with its hub. One that was left behind on another thread wakes once more than it
-//!   need, which every future must bear.
+//!   need, which every future must bear. It also stays in its list, until there is an event or the
+//!   number of its descriptor is used again here: so long it counts as what could wake main.
 //!
 //! # Source
 //!

@@ -321,7 +321,8 @@ impl TcpStream {
     /// thread where [`run`](crate::run) runs, whoever polls it; the newest waker counts. The read
     /// timeout and [`set_nonblocking`](Self::set_nonblocking) concern calls that park, and do not
     /// count here. The stream may move to another thread between two calls. After 128 operations
-    /// without waiting it lets the others run first: it wakes the future and is `Pending`.
+    /// without waiting it lets the others run first: it wakes the future and is `Pending`, until
+    /// the greenlet that polls has parked or yielded. (Another crate's `block_on` does neither.)
     ///
     /// # Errors
     ///

@@ -69,7 +69,9 @@
 //!
 //! - Time does not pass while anything runs. A loop that yields until a time has come never ends;
 //!   nor does anything that runs again and again for ever without waiting.
-//! - `std`'s clocks and sleeps are the machine's.
+//! - `std`'s clocks and sleeps are the machine's, and so are `tokio`'s sockets and timers (the
+//!   feature `tokio`): peers outside of the program, which any virtual time limit outruns unless
+//!   [`JumpingClock::patience`] is longer than they take.
 //!
 //! # Source
 //!

@@ -10,8 +10,8 @@ use std::{
 };
 
 use greenloop::{
-    Deferred, Failure, net::TcpListener, run, sleep, spawn, timeout, wait_for_deferred,
-    wait_for_future, yield_now,
+    Deadline, Deferred, Failure, net::TcpListener, reactor, run, sleep, spawn, testing, timeout,
+    wait_for_deferred, wait_for_future, yield_now,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -219,6 +219,42 @@ fn scopes_that_are_left_in_disorder_are_reported_and_the_run_keeps_its_value() {
         assert_eq!(reports.len(), 1, "{reports:?}");
         assert!(reports[0].contains("tokio"));
     });
+}
+
+/// A limitation: it is the thread that ought to drive it.
+#[test]
+fn a_runtime_of_one_thread_is_not_driven_from_inside_its_block_on() {
+    assert_ends(|| {
+        let own = Builder::new_current_thread().enable_all().build().unwrap();
+        own.block_on(async {
+            run(|| {
+                let waits = || wait_for_future(async { tokio::time::sleep(SHORT).await });
+                assert!(timeout(20 * SHORT, waits).is_err());
+            });
+        });
+        // On another thread than the one that drives it, all is well.
+        let there = own.spawn_blocking(|| {
+            run(|| wait_for_future(async { tokio::time::sleep(SHORT).await }));
+        });
+        own.block_on(there).unwrap();
+    });
+}
+
+/// Its timers are real: virtual time outruns them, unless it has the patience.
+#[test]
+fn in_virtual_time_tokio_is_a_peer_outside_of_the_program() {
+    assert_ends(|| {
+        let limited = || timeout(LONG, || wait_for_future(tokio_sleep()));
+        assert!(testing::run(limited).is_err());
+        let patient = testing::JumpingClock::new().patience(LONG);
+        let (waited, now) = patient.run(|| (limited(), reactor().now()));
+        assert!(waited.is_ok());
+        assert_eq!(now, Deadline::ZERO);
+    });
+}
+
+async fn tokio_sleep() {
+    tokio::time::sleep(20 * SHORT).await;
 }
 
 #[test]
