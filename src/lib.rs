@@ -9,6 +9,7 @@ mod hub;
 pub mod net;
 mod reactor;
 mod report;
+pub mod sync;
 mod sys;
 pub mod task;
 pub mod testing;

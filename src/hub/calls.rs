@@ -152,6 +152,17 @@ impl Calls {
     }
 }
 
+impl Hub {
+    /// Reserves a call without a time: it is made once the hub is woken with the [`Wake`]. What it
+    /// is comes with [`DelayedCall::fill`], before the caller lets others run.
+    pub(crate) fn reserve_call(&self) -> (Wake, DelayedCall) {
+        let delayed = Rc::new(Delayed::new(None, Deadline::NEVER));
+        self.calls.add_delayed(&delayed);
+        let wake = Wake::Granted { slot: delayed.slot.get(), id: delayed.id.get() };
+        (wake, DelayedCall { delayed })
+    }
+}
+
 /// Drops a call that is not made any more: user code, on the hub's own stack.
 fn drop_call(call: Call) {
     if let Err(payload) = unwind::catch(|| drop(call)) {
@@ -330,14 +341,7 @@ impl Reactor {
     /// Twisted `IReactorTime.callLater`.
     pub fn call_later(&self, delay: Duration, f: impl FnOnce() + 'static) -> DelayedCall {
         let hub = self.hub();
-        let delayed = Rc::new(Delayed {
-            call: Cell::new(Some(Box::new(f))),
-            fate: Cell::new(DelayedFate::Active),
-            deadline: Cell::new(hub.deadline_in(delay)),
-            key: Cell::new(None),
-            slot: Cell::new(0),
-            id: Cell::new(0),
-        });
+        let delayed = Rc::new(Delayed::new(Some(Box::new(f)), hub.deadline_in(delay)));
         hub.calls.add_delayed(&delayed);
         delayed.arm(hub);
         DelayedCall { delayed }
@@ -528,6 +532,11 @@ pub enum DelayedCallError {
 }
 
 impl DelayedCall {
+    /// Says what a reserved call is.
+    pub(crate) fn fill(&self, call: Box<dyn FnOnce()>) {
+        self.delayed.call.set(Some(call));
+    }
+
     /// Cancels the call.
     ///
     /// # Errors
@@ -578,6 +587,17 @@ impl DelayedCall {
 }
 
 impl Delayed {
+    fn new(call: Option<Call>, deadline: Deadline) -> Delayed {
+        Delayed {
+            call: Cell::new(call),
+            fate: Cell::new(DelayedFate::Active),
+            deadline: Cell::new(deadline),
+            key: Cell::new(None),
+            slot: Cell::new(0),
+            id: Cell::new(0),
+        }
+    }
+
     fn check(&self) -> Result<&'static Hub, DelayedCallError> {
         match self.fate.get() {
             DelayedFate::Called => Err(DelayedCallError::AlreadyCalled),

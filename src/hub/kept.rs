@@ -153,14 +153,13 @@ impl Keeper {
 
 impl Hub {
     /// Its number: no other hub of the process has it.
-    #[cfg(feature = "hyper")]
     pub(crate) fn number(&self) -> u64 {
         self.kept.hub
     }
 }
 
-/// Runs user code on the hub's own stack: what it panics with is reported.
-fn guard(what: &str, f: impl FnOnce()) {
+/// Runs user code where nobody can be told of its panic: that is reported.
+pub(crate) fn guard(what: &str, f: impl FnOnce()) {
     if let Err(payload) = unwind::catch(f) {
         crate::report::unhandled(what, &unwind::message_of(&*payload), &());
         crate::report::discard(payload);

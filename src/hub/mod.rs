@@ -157,6 +157,8 @@ pub(crate) struct Hub {
     trimming: Cell<bool>,
     /// At how many of them the clock is to be read.
     pace: Cell<u32>,
+    /// Waits that another thread may end (`Outside`).
+    outside_waits: Cell<usize>,
 }
 
 impl Hub {
@@ -184,6 +186,7 @@ impl Hub {
             unpolled: Cell::new(0),
             trimming: Cell::new(false),
             pace: Cell::new(PACE_AFTER),
+            outside_waits: Cell::new(0),
         })
     }
 
@@ -344,6 +347,41 @@ impl fmt::Debug for Hub {
             .field("current", &self.current.get())
             .field("reactor", &self.reactor)
             .finish_non_exhaustive()
+    }
+}
+
+/// A wait on this thread that another thread may end. While there is one, main's own wait is not
+/// one for ever. As an outside handle of the inbox, but costs no atomic operation.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    hub: u64,
+    thread: NotSend,
+}
+
+impl Outside {
+    pub(crate) fn new(hub: &Hub) -> Outside {
+        hub.outside_waits.set(hub.outside_waits.get() + 1);
+        Outside { hub: hub.number(), thread: NotSend::default() }
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        // Its hub may have ended, and another one run here.
+        if let Some(hub) = Hub::current().filter(|hub| hub.number() == self.hub) {
+            hub.outside_waits.set(hub.outside_waits.get() - 1);
+        }
+    }
+}
+
+/// Whether the caller is unwinding: its greenlet, if it is on one; else its thread.
+pub(crate) fn is_unwinding() -> bool {
+    match Hub::current() {
+        Some(hub) => match hub.current.get() {
+            Some(ctl) => hub.is_unwinding(ctl),
+            None => std::thread::panicking(),
+        },
+        None => std::thread::panicking(),
     }
 }
 

@@ -62,6 +62,16 @@ pub(crate) enum WaitOn {
     Quiet,
     /// The Deferreds of a cooperator's tasks, or the end of their pauses.
     Tasks(u32),
+    /// Permits of a semaphore.
+    Permits,
+    /// A mutex to be free.
+    Mutex,
+    /// An event to be set.
+    Event,
+    /// A message in a channel.
+    Message,
+    /// Room in a channel.
+    Room,
 }
 
 impl fmt::Display for WaitOn {
@@ -79,6 +89,11 @@ impl fmt::Display for WaitOn {
             WaitOn::Scope(count) => write!(f, "{count} child(ren) of its scope"),
             WaitOn::Offload => write!(f, "an OS thread to answer"),
             WaitOn::Quiet => write!(f, "all others to be parked"),
+            WaitOn::Permits => write!(f, "permits of a semaphore"),
+            WaitOn::Mutex => write!(f, "a mutex to be free"),
+            WaitOn::Event => write!(f, "an event to be set"),
+            WaitOn::Message => write!(f, "a message in a channel"),
+            WaitOn::Room => write!(f, "room in a channel"),
             WaitOn::Tasks(count) => write!(f, "{count} cooperative task(s), all of them paused"),
         }
     }
@@ -111,6 +126,13 @@ pub(crate) enum Wake {
     },
     /// Run a delayed call.
     Call {
+        /// Its place in the table of delayed calls.
+        slot: u32,
+        /// Its number.
+        id: u64,
+    },
+    /// Make the call that waited for just this, even while the run ends.
+    Granted {
         /// Its place in the table of delayed calls.
         slot: u32,
         /// Its number.
@@ -490,6 +512,11 @@ impl Hub {
             Wake::Call { slot, id } => {
                 if let Some(call) = self.calls.fire_delayed(slot, id) {
                     self.call_if_running(call);
+                }
+            }
+            Wake::Granted { slot, id } => {
+                if let Some(call) = self.calls.fire_delayed(slot, id) {
+                    self.call_soon(call);
                 }
             }
             Wake::Waker { slot, number } => self.kept.end(slot, number),

@@ -372,6 +372,7 @@ impl Hub {
         (has_timers && self.reactor.passing() != Passing::ByHand)
             || self.reactor.sources().waiting() > 0
             || self.kept.has_due()
+            || self.outside_waits.get() > 0
             || self.inbox().has_handles()
     }
 

@@ -100,6 +100,16 @@ pub fn yield_if_due() {
 }
 
 impl Hub {
+    /// Counts an operation that may be served without waiting; lets others run after so many.
+    #[inline]
+    pub(crate) fn spend_slice(&self) {
+        let Ok(ctl) = self.may_park() else { return };
+        match self.slice.get() {
+            0 => self.requeue(ctl),
+            left => self.slice.set(left - 1),
+        }
+    }
+
     /// Reads the clock. Ends the slice if it is over; otherwise begins one, or the next count.
     #[cold]
     fn is_slice_over(&self, ctl: Ctl) -> bool {

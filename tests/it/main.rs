@@ -16,6 +16,7 @@ mod reactor;
 mod regressions;
 mod scope;
 mod support;
+mod sync;
 mod task;
 mod testing;
 mod threads;

@@ -8,6 +8,10 @@ use greenloop::{
     GreenletFuture, GreenletRef, JoinError, Killed, ListResult, Panic, Parked, PauseGuard, Reactor,
     ReactorHandle, Report, Resolver, RunError, Scope, ScopedGreenlet, Stopped, SystemClock,
     net::{TcpListener, TcpStream},
+    sync::{
+        Acquire, Event, Lock, Mutex, MutexGuard, OnceCell, OwnedMutexGuard, Permit, Receiver,
+        Receiving, Semaphore, Sender, Sending, WaitEvent,
+    },
 };
 
 fn send<T: Send>() {}
@@ -44,7 +48,25 @@ fn what_belongs_to_a_hub_stays_on_its_thread() {
         PauseGuard,
         Reactor,
         DelayedCall,
+        // Whoever locks a mutex lets it go on the same thread.
+        MutexGuard<'_, ()>,
+        OwnedMutexGuard<()>,
+        // What cannot be sent is not sent by a lock or a channel either.
+        Mutex<std::rc::Rc<()>>,
+        Sender<std::rc::Rc<()>>,
+        Receiver<std::rc::Rc<()>>,
     );
+}
+
+/// With a value that may be sent, but not shared.
+#[test]
+fn what_is_waited_for_may_be_shared_by_all_threads() {
+    use std::{cell::Cell, sync::Arc};
+    shared::<(Semaphore, Permit<&Semaphore>, Permit<Arc<Semaphore>>, Acquire<'_>)>();
+    shared::<(Mutex<Cell<u8>>, Lock<'_, Cell<u8>>)>();
+    shared::<(Event, WaitEvent<'_>, OnceCell<u8>)>();
+    shared::<(Sender<Cell<u8>>, Receiver<Cell<u8>>)>();
+    send::<(Sending<'_, Cell<u8>>, Receiving<'_, Cell<u8>>)>();
 }
 
 #[test]

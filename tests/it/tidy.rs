@@ -30,6 +30,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/net/convert.rs",
     "src/net/hyper.rs",
     "src/reactor/inbox.rs",
+    "src/sync/mutex.rs",
     "src/sys/raw.rs",
 ];
 
