@@ -68,6 +68,8 @@ pub(crate) enum WaitOn {
     Mutex,
     /// An event to be set.
     Event,
+    /// A condition variable to be notified.
+    Condition,
     /// A message in a channel.
     Message,
     /// Room in a channel.
@@ -92,6 +94,7 @@ impl fmt::Display for WaitOn {
             WaitOn::Permits => write!(f, "permits of a semaphore"),
             WaitOn::Mutex => write!(f, "a mutex to be free"),
             WaitOn::Event => write!(f, "an event to be set"),
+            WaitOn::Condition => write!(f, "a condition variable to be notified"),
             WaitOn::Message => write!(f, "a message in a channel"),
             WaitOn::Room => write!(f, "room in a channel"),
             WaitOn::Tasks(count) => write!(f, "{count} cooperative task(s), all of them paused"),

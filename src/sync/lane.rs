@@ -226,9 +226,26 @@ pub(super) fn wait<P: Primitive + ?Sized>(
     match primitive.lane().attempt(ask) {
         Ok(grant) => Ok(grant),
         Err(ask) => match hub {
-            Some(_) => park(primitive, ask, limit, name),
-            None => block(primitive, ask, limit),
+            Some(_) => park(primitive, ask, limit, name, || ()),
+            None => block(primitive, ask, limit, || ()),
         },
+    }
+}
+
+/// As [`wait`], for a rule that grants nothing at once: calls `joined` when the place in line is
+/// taken, before it waits.
+#[track_caller]
+pub(super) fn wait_having<P: Primitive + ?Sized>(
+    primitive: &P,
+    ask: <P::Rule as Rule>::Ask,
+    limit: Limit,
+    name: &str,
+    joined: impl FnOnce(),
+) -> Result<<P::Rule as Rule>::Grant, <P::Rule as Rule>::Ask> {
+    match Hub::current() {
+        // A kill is noticed when it parks: `joined` may have to let go of something before.
+        Some(_) => park(primitive, ask, limit, name, joined),
+        None => block(primitive, ask, limit, joined),
     }
 }
 
@@ -238,6 +255,7 @@ fn park<P: Primitive + ?Sized>(
     ask: <P::Rule as Rule>::Ask,
     limit: Limit,
     name: &str,
+    joined: impl FnOnce(),
 ) -> Result<<P::Rule as Rule>::Grant, <P::Rule as Rule>::Ask> {
     let hub = Hub::to_park().unwrap_or_else(|why| panic!("greenloop::sync::{name}: {why}"));
     let deadline = match limit {
@@ -251,6 +269,7 @@ fn park<P: Primitive + ?Sized>(
     };
     let place = Place { primitive, key: Some(key) };
     let _outside = is_open.then(|| Outside::new(hub));
+    joined();
     // Whether it was woken, or its time is over: what was granted counts.
     let _ = wait.park(deadline, Mode::Infallible);
     place.leave()
@@ -261,6 +280,7 @@ fn block<P: Primitive + ?Sized>(
     primitive: &P,
     ask: <P::Rule as Rule>::Ask,
     limit: Limit,
+    joined: impl FnOnce(),
 ) -> Result<<P::Rule as Rule>::Grant, <P::Rule as Rule>::Ask> {
     let deadline = match limit {
         Limit::Never => None,
@@ -273,6 +293,7 @@ fn block<P: Primitive + ?Sized>(
         Err(joined) => joined,
     };
     let place = Place { primitive, key: Some(key) };
+    joined();
     parker.park(deadline);
     place.leave()
 }
@@ -309,7 +330,7 @@ where
         let _ = cancelled.cancel();
     });
     call.fill(Box::new(move || {
-        let _outside = outside;
+        drop(outside);
         if !resolver.is_cancelled()
             && let Some(grant) = place.collect()
         {

@@ -34,6 +34,7 @@
 //! `DeferredSemaphore`, `DeferredQueue`.
 
 mod channel;
+mod condvar;
 mod event;
 mod lane;
 mod line;
@@ -43,6 +44,7 @@ mod semaphore;
 mod signal;
 
 pub use channel::{Iter, Receiver, Receiving, Sender, Sending, channel, unbounded};
+pub use condvar::Condvar;
 pub use event::{Event, WaitEvent};
 pub use mutex::{Guard, Lock, Mutex, MutexGuard, OwnedMutexGuard};
 pub use once::{OnceCell, WaitOnce};

@@ -323,6 +323,13 @@ impl<M: Deref<Target = Mutex<T>>, T: ?Sized> Guard<M, T> {
     }
 }
 
+impl<'a, T: ?Sized> MutexGuard<'a, T> {
+    /// The mutex that it locks.
+    pub(super) fn mutex(&self) -> &'a Mutex<T> {
+        self.mutex
+    }
+}
+
 impl<M: Deref<Target = Mutex<T>>, T: ?Sized> Drop for Guard<M, T> {
     fn drop(&mut self) {
         if !self.was_unwinding && is_unwinding() {

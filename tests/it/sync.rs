@@ -20,8 +20,8 @@ use crate::support::{Trace, assert_ends, reports_of};
 use greenloop::{
     Cancelled, Deferred, RunError, reactor, run, scope, shield, sleep, spawn,
     sync::{
-        Event, Mutex, OnceCell, Receiver, RecvError, RecvTimeoutError, Semaphore, SendError,
-        TryRecvError, TrySendError, channel, unbounded,
+        Condvar, Event, Mutex, OnceCell, Receiver, RecvError, RecvTimeoutError, Semaphore,
+        SendError, TryRecvError, TrySendError, channel, unbounded,
     },
     testing, timeout, try_run, wait_for_deferred, wait_for_future, yield_now,
 };
@@ -1006,4 +1006,87 @@ fn a_cell_that_is_computed_by_itself_is_found_to_wait_for_ever() {
         cell.get_or_init(|| *cell.get_or_init(|| 1));
     });
     assert!(matches!(ended, Err(RunError::WouldBlockForever(_))), "{ended:?}");
+}
+
+// ---- Condvar ----------------------------------------------------------------------------------
+
+#[test]
+fn a_notification_reaches_who_waits_longest_and_all_of_them_all() {
+    let trace = Trace::default();
+    testing::run(|| {
+        let pair = Rc::new((Mutex::new(()), Condvar::new()));
+        let all: Vec<_> = (0..4)
+            .map(|n| {
+                let (pair, trace) = (Rc::clone(&pair), trace.clone());
+                spawn(move || {
+                    let guard = pair.0.lock().unwrap();
+                    let _guard = pair.1.wait(guard).unwrap();
+                    trace.add(n);
+                })
+            })
+            .collect();
+        pair.1.notify_one(); // nobody waits yet: it is not remembered
+        yield_now();
+        assert!(pair.0.try_lock().is_ok(), "who waits has let it go");
+        assert_eq!(format!("{:?}", pair.1), "Condvar { waiting: 4 }");
+        pair.1.notify_one();
+        sleep(SECOND);
+        assert_eq!(trace.taken(), ["0"]);
+        pair.1.notify_all();
+        all.into_iter().for_each(|greenlet| greenlet.join().unwrap());
+        assert_eq!(trace.taken(), ["1", "2", "3"]);
+    });
+}
+
+#[test]
+fn a_notification_for_a_waiter_that_was_killed_first_goes_to_the_next() {
+    testing::run(|| {
+        let pair = Rc::new((Mutex::new(0), Condvar::new()));
+        let waiter = || {
+            let pair = Rc::clone(&pair);
+            spawn(move || drop(pair.1.wait(pair.0.lock().unwrap())))
+        };
+        let (killed, next) = (waiter(), waiter());
+        yield_now();
+        killed.kill();
+        yield_now();
+        pair.1.notify_one();
+        next.join().unwrap();
+        assert!(killed.join().unwrap_err().is_killed());
+        assert!(!pair.0.is_poisoned(), "it did not hold the mutex when it was killed");
+        // A kill that is there already is noticed when the mutex is free again.
+        let theirs = Rc::clone(&pair);
+        let killed = spawn(move || {
+            let guard = theirs.0.lock().unwrap();
+            greenloop::current().kill();
+            drop(theirs.1.wait(guard));
+        });
+        assert!(killed.join().unwrap_err().is_killed());
+        assert!(!pair.0.is_poisoned());
+        let guard = pair.0.lock().unwrap();
+        let (guard, notified) = pair.1.wait_timeout(guard, SECOND).unwrap();
+        assert!(!notified && pair.0.try_lock().is_err());
+        drop(guard);
+    });
+}
+
+#[test]
+fn a_thread_and_a_greenlet_wait_for_one_anothers_notifications() {
+    assert_ends(|| {
+        let pair = Arc::new((Mutex::new(0), Condvar::new()));
+        let theirs = Arc::clone(&pair);
+        let step = |pair: &(Mutex<i32>, Condvar), odd: i32| {
+            for _ in 0..200 {
+                let turn = pair.0.lock().unwrap();
+                let mut turn = pair.1.wait_while(turn, |turn| *turn % 2 != odd).unwrap();
+                *turn += 1;
+                drop(turn);
+                pair.1.notify_one();
+            }
+        };
+        let thread = thread::spawn(move || step(&theirs, 1));
+        run(|| step(&pair, 0));
+        thread.join().unwrap();
+        assert_eq!(*pair.0.lock().unwrap(), 400);
+    });
 }

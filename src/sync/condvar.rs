@@ -1,0 +1,174 @@
+//! A condition variable: who holds a mutex lets it go, waits to be notified, and locks it again.
+//!
+//! Floor 5. Uses: `lane`, `mutex`. Used by: users.
+//!
+//! # Source
+//!
+//! std `Condvar`, with which it shares everything but spurious wakeups: there are none.
+
+use std::{
+    fmt,
+    sync::{LockResult, PoisonError},
+    time::Duration,
+};
+
+use super::{
+    lane::{Lane, Limit, LineOf, Primitive, Rule, wait_having},
+    mutex::MutexGuard,
+};
+use crate::hub::park::WaitOn;
+
+/// The rule: nobody is served but by a notification.
+pub(super) struct Notices;
+
+impl Rule for Notices {
+    type Ask = ();
+    type Grant = ();
+
+    fn enter(&mut self, _: &mut LineOf<Self>, (): ()) -> Result<(), ()> {
+        Err(())
+    }
+
+    fn take_back(&mut self, line: &mut LineOf<Self>, (): ()) -> Option<()> {
+        if !line.is_empty() {
+            line.grant(|()| ());
+        }
+        None
+    }
+
+    fn serve(&mut self, _: &mut LineOf<Self>) {}
+
+    fn waits_on(_: &()) -> WaitOn {
+        WaitOn::Condition
+    }
+}
+
+/// A condition variable.
+///
+/// Shape: used with one mutex at a time. Who is notified waits longest; a notification whose waiter
+/// was killed or timed out before it ran goes to the next.
+///
+/// # Examples
+///
+/// ```
+/// use greenloop::{run, spawn, sync::{Condvar, Mutex}};
+/// use std::rc::Rc;
+/// run(|| {
+///     let pair = Rc::new((Mutex::new(false), Condvar::new()));
+///     let theirs = Rc::clone(&pair);
+///     let waiter = spawn(move || {
+///         let ready = theirs.0.lock().unwrap();
+///         *theirs.1.wait_while(ready, |ready| !*ready).unwrap()
+///     });
+///     greenloop::yield_now();
+///     *pair.0.lock().unwrap() = true;
+///     pair.1.notify_one();
+///     assert!(waiter.join().unwrap());
+/// });
+/// ```
+pub struct Condvar {
+    lane: Lane<Notices>,
+}
+
+impl Primitive for Condvar {
+    type Rule = Notices;
+
+    fn lane(&self) -> &Lane<Notices> {
+        &self.lane
+    }
+}
+
+impl Condvar {
+    /// Makes a condition variable that nobody waits for.
+    pub const fn new() -> Condvar {
+        Condvar { lane: Lane::new(Notices) }
+    }
+
+    /// Lets the mutex go, waits to be notified, and locks it again.
+    ///
+    /// Shape: from the moment at which the mutex is free, a notification is not missed. Parks the
+    /// greenlet; off a hub it blocks the OS thread.
+    ///
+    /// # Errors
+    ///
+    /// The guard in an error, if the mutex is poisoned.
+    ///
+    /// # Panics
+    ///
+    /// On the hub's own stack.
+    ///
+    /// # Cancellation
+    ///
+    /// Cancellation point: always. On cancel the mutex is not held. Infallible: where a kill cannot
+    /// unwind, the wait goes on.
+    #[track_caller]
+    pub fn wait<'a, T: ?Sized>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
+        self.wait_for(guard, Limit::Never).0
+    }
+
+    /// As [`wait`](Self::wait), again and again until `condition` is false; it is not waited for if
+    /// it is false already.
+    #[track_caller]
+    pub fn wait_while<'a, T: ?Sized>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        mut condition: impl FnMut(&mut T) -> bool,
+    ) -> LockResult<MutexGuard<'a, T>> {
+        while condition(&mut guard) {
+            guard = self.wait(guard)?;
+        }
+        Ok(guard)
+    }
+
+    /// As [`wait`](Self::wait), but waits for a notification no longer than `limit`. Returns
+    /// whether one came.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    #[track_caller]
+    pub fn wait_timeout<'a, T: ?Sized>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        limit: Duration,
+    ) -> LockResult<(MutexGuard<'a, T>, bool)> {
+        match self.wait_for(guard, Limit::After(limit)) {
+            (Ok(guard), notified) => Ok((guard, notified)),
+            (Err(poisoned), notified) => Err(PoisonError::new((poisoned.into_inner(), notified))),
+        }
+    }
+
+    #[track_caller]
+    fn wait_for<'a, T: ?Sized>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        limit: Limit,
+    ) -> (LockResult<MutexGuard<'a, T>>, bool) {
+        let mutex = guard.mutex();
+        let notified = wait_having(self, (), limit, "Condvar::wait", || drop(guard)).is_ok();
+        (mutex.lock(), notified)
+    }
+
+    /// Lets the one go on that waits longest, if anybody waits.
+    pub fn notify_one(&self) {
+        self.lane.release(());
+    }
+
+    /// Lets all go on that wait, in the order of their coming.
+    pub fn notify_all(&self) {
+        self.lane.with(|_, line| line.serve(|()| Some(())));
+    }
+}
+
+impl Default for Condvar {
+    fn default() -> Condvar {
+        Condvar::new()
+    }
+}
+
+impl fmt::Debug for Condvar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let waiting = self.lane.with(|_, line| line.len());
+        f.debug_struct("Condvar").field("waiting", &waiting).finish()
+    }
+}
