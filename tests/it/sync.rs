@@ -8,7 +8,7 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     sync::{
-        Arc, TryLockError,
+        Arc, PoisonError, TryLockError,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{Trace, assert_ends, reports_of};
+use crate::support::{Trace, assert_ends, in_a_process_of_its_own, reports_of};
 use greenloop::{
     Cancelled, Deferred, RunError, reactor, run, scope, shield, sleep, spawn,
     sync::{
@@ -467,7 +467,7 @@ fn a_lock_on_the_hubs_own_stack_panics_rather_than_stop_the_hub() {
         // A foreign waker is called by the loop when a source is ready.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let mut stream = greenloop::net::TcpStream::try_from(listener.accept().unwrap().0).unwrap();
+        let mut stream = greenloop::net::TcpStream::from(listener.accept().unwrap().0);
         let mut buf = [0];
         let mut context = Context::from_waker(&waker);
         assert!(stream.poll_read(&mut context, &mut buf).is_pending());
@@ -666,6 +666,39 @@ fn a_hub_that_ends_while_it_waits_leaves_the_line_to_other_threads() {
         deferreds.join().unwrap();
         drop(held);
         assert!(mutex.try_lock().is_ok());
+    });
+}
+
+/// What it is granted while the run ends must not wait for the end of those that wait behind it.
+#[test]
+fn a_deferred_that_is_granted_while_the_run_ends_does_not_hold_up_those_behind_it() {
+    struct Locks(Arc<Mutex<u8>>);
+    impl Drop for Locks {
+        fn drop(&mut self) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        }
+    }
+    let test =
+        "sync::a_deferred_that_is_granted_while_the_run_ends_does_not_hold_up_those_behind_it";
+    in_a_process_of_its_own(test, || {
+        let mutex = Arc::new(Mutex::new(0));
+        run(|| {
+            reactor().set_shutdown_deadline(SECOND);
+            let (holds, behind) = (Arc::clone(&mutex), Locks(Arc::clone(&mutex)));
+            drop(spawn(move || {
+                let _guard = holds.lock().unwrap();
+                sleep(HOUR);
+            }));
+            yield_now();
+            drop(mutex.lock_deferred());
+            drop(spawn(move || {
+                let _behind = behind;
+                sleep(HOUR);
+            }));
+            yield_now();
+        });
+        mutex.clear_poison(); // by the one that was killed while it held it
+        assert_eq!(*mutex.try_lock().unwrap(), 1);
     });
 }
 
@@ -970,7 +1003,7 @@ fn a_value_that_is_set_once_reaches_all_who_wait_in_any_style() {
 #[test]
 fn a_value_is_computed_once_while_others_wait_and_again_if_that_fails() {
     testing::run(|| {
-        let cell = Rc::new(OnceCell::new());
+        let (cell, computed) = (Rc::new(OnceCell::new()), Rc::new(Cell::new(0)));
         let computes = Rc::clone(&cell);
         let killed = spawn(move || {
             computes.get_or_init(|| {
@@ -981,9 +1014,10 @@ fn a_value_is_computed_once_while_others_wait_and_again_if_that_fails() {
         yield_now();
         let others: Vec<_> = (2..5)
             .map(|n| {
-                let cell = Rc::clone(&cell);
+                let (cell, computed) = (Rc::clone(&cell), Rc::clone(&computed));
                 spawn(move || {
                     *cell.get_or_init(|| {
+                        computed.set(computed.get() + 1);
                         sleep(SECOND);
                         n
                     })
@@ -996,6 +1030,7 @@ fn a_value_is_computed_once_while_others_wait_and_again_if_that_fails() {
         for other in others {
             assert_eq!(other.join().unwrap(), 2);
         }
+        assert_eq!(computed.get(), 1);
     });
 }
 
