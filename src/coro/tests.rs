@@ -6,6 +6,9 @@
 //! Closures given to coroutines are `'static` and do not unwind. Guards are touched by the kernel
 //! alone, which answers `EFAULT` instead of faulting.
 
+#[cfg(target_arch = "x86_64")]
+mod notes;
+
 use std::{cell::RefCell, collections::HashSet, rc::Rc};
 
 use super::{

@@ -17,6 +17,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/coro/pool.rs",
     "src/coro/stack.rs",
     "src/coro/tests.rs",
+    "src/coro/tests/notes.rs",
     "src/hub/calls.rs",
     "src/hub/control.rs",
     "src/hub/io.rs",

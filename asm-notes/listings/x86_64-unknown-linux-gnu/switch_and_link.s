@@ -1,0 +1,3 @@
+push rbx
+call QWORD PTR [rdx]
+pop rbx

@@ -1,0 +1,3 @@
+mov rsp,QWORD PTR [reg]
+pop rbp
+ret
