@@ -4,8 +4,8 @@
 //!
 //! # Invariants
 //!
-//! - `SEM-1` Permits that are free, granted or held add up to what the semaphore was made with and
-//!   what was added.
+//! - `SEM-1` Permits that are free, granted or held add up to `all`: what the semaphore was made
+//!   with and what was added, less what was forgotten. So giving back cannot overflow.
 //! - `SEM-2` While somebody waits, nobody who comes later is served, also not for fewer permits.
 //!
 //! # Source
@@ -29,6 +29,8 @@ use crate::{deferred::Deferred, hub::park::WaitOn};
 /// The rule: so many are free.
 pub(super) struct Permits {
     free: usize,
+    /// With those that are granted or held (`SEM-1`).
+    all: usize,
 }
 
 impl Rule for Permits {
@@ -44,7 +46,7 @@ impl Rule for Permits {
     }
 
     fn take_back(&mut self, line: &mut LineOf<Self>, grant: usize) -> Option<usize> {
-        self.free = self.free.checked_add(grant).expect("fewer than 2^64 permits");
+        self.free += grant;
         self.serve(line);
         None
     }
@@ -112,7 +114,7 @@ pub struct Acquire<'a>(Passing<&'a Semaphore>);
 impl Semaphore {
     /// Makes a semaphore of so many permits; 0 is useful with [`add_permits`](Self::add_permits).
     pub const fn new(permits: usize) -> Semaphore {
-        Semaphore { lane: Lane::new(Permits { free: permits }) }
+        Semaphore { lane: Lane::new(Permits { free: permits, all: permits }) }
     }
 
     /// Waits for a permit.
@@ -200,9 +202,14 @@ impl Semaphore {
     ///
     /// # Panics
     ///
-    /// When there are more than `usize::MAX` of them.
+    /// When there are more than `usize::MAX` of them, those that are held included.
     pub fn add_permits(&self, count: usize) {
-        self.lane.release(count);
+        let added = self.lane.with(|permits, line| {
+            permits.all = permits.all.checked_add(count)?;
+            permits.take_back(line, count);
+            Some(())
+        });
+        added.expect("greenloop::sync::Semaphore::add_permits: more permits than usize::MAX");
     }
 
     /// How many are free. By the time it is looked at, it may be another number.
@@ -219,7 +226,8 @@ impl<S: Deref<Target = Semaphore>> Permit<S> {
 
     /// Keeps the permits for ever: the semaphore has that many fewer.
     pub fn forget(mut self) {
-        self.count = 0;
+        let count = std::mem::take(&mut self.count);
+        self.semaphore.lane.with(|permits, _| permits.all -= count);
     }
 }
 

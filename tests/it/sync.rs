@@ -208,6 +208,19 @@ fn a_permit_can_be_forgotten_and_added() {
     assert_eq!(semaphore.available_permits(), 4);
 }
 
+#[test]
+fn permits_that_are_too_many_are_refused_when_they_are_added_not_when_one_is_given_back() {
+    let semaphore = Semaphore::new(1);
+    let permit = semaphore.acquire();
+    let added = panic::catch_unwind(AssertUnwindSafe(|| semaphore.add_permits(usize::MAX)));
+    assert!(added.is_err());
+    drop(permit);
+    assert_eq!(semaphore.available_permits(), 1);
+    semaphore.acquire().forget();
+    semaphore.add_permits(usize::MAX);
+    assert_eq!(semaphore.available_permits(), usize::MAX);
+}
+
 // ---- Mutex ------------------------------------------------------------------------------------
 
 /// D66: Twisted's DeferredLock stops after 124 and stays locked.
