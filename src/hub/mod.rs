@@ -299,7 +299,7 @@ impl Hub {
     }
 
     /// Forbids parking until the guard is dropped.
-    fn forbid_park(&self) -> impl Drop + use<'_> {
+    pub(crate) fn forbid_park(&self) -> impl Drop + use<'_> {
         struct Guard<'h>(&'h Cell<u32>);
         impl Drop for Guard<'_> {
             fn drop(&mut self) {

@@ -212,8 +212,8 @@ impl fmt::Display for CannotPark {
                  runs): it would stop every greenlet of this thread; spawn a greenlet to do it"
             }
             CannotPark::NoPark => {
-                "blocking call where suspension is forbidden (in a panic hook); spawn a greenlet \
-                 to do it"
+                "blocking call where suspension is forbidden (in a panic hook, or a Waker that is \
+                 called by a release); spawn a greenlet to do it"
             }
         })
     }

@@ -41,10 +41,16 @@ impl Signal {
                 _ => drop(inbox.push(Message::Wake(wake))),
             },
             Signal::Thread(parker) => parker.unpark(),
-            // Code of others: its panic must not keep the next one from being told.
-            Signal::Waker(waker) => kept::guard("a Waker", || waker.wake()),
+            Signal::Waker(waker) => as_code_of_others("a Waker", || waker.wake()),
         }
     }
+}
+
+/// Its panic must not keep the next one from being told; and it must not park, since the greenlet
+/// that happens to run it may have begun a wait of its own.
+fn as_code_of_others(what: &str, f: impl FnOnce()) {
+    let _no_park = Hub::current().map(Hub::forbid_park);
+    kept::guard(what, f);
 }
 
 /// Signals that are to be given, in order; most often none or one.
@@ -82,7 +88,7 @@ impl Signals {
         }
         rest.into_iter().for_each(Signal::give);
         if let Some(old) = old {
-            kept::guard("the destructor of a Waker", || drop(old));
+            as_code_of_others("the destructor of a Waker", || drop(old));
         }
     }
 }

@@ -555,6 +555,36 @@ fn a_panicking_waker_does_not_keep_the_next_from_being_told() {
     assert_eq!(reports.len(), 1);
 }
 
+/// It would end the wait that the greenlet has begun.
+#[test]
+fn a_waker_cannot_park_the_greenlet_that_lets_a_lock_go() {
+    struct Parks;
+    impl Wake for Parks {
+        fn wake(self: Arc<Self>) {
+            sleep(SECOND);
+        }
+    }
+    let pair: &'static (Mutex<()>, Condvar) = Box::leak(Box::default());
+    let (passed, reports) = reports_of(|| {
+        testing::run(|| {
+            let guard = pair.0.lock().unwrap();
+            let mut next = pair.0.lock_async();
+            assert!(poll(&mut next, &Waker::from(Arc::new(Parks))).is_pending());
+            spawn(move || {
+                sleep(3 * SECOND);
+                drop(next);
+                pair.1.notify_one();
+            });
+            let before = reactor().now();
+            drop(pair.1.wait(guard));
+            reactor().now().duration_since(before)
+        })
+    });
+    assert_eq!(passed, 3 * SECOND);
+    assert_eq!(reports.len(), 1);
+    assert!(reports[0].contains("suspension is forbidden"), "{reports:?}");
+}
+
 /// A future that moves to another task is woken there, and no more where it was.
 #[test]
 fn a_future_is_woken_by_the_waker_of_its_last_poll() {
