@@ -147,6 +147,21 @@ struct Channel<T> {
     lane: Lane<Flow<T>>,
 }
 
+impl<T> Channel<T> {
+    /// What comes of a wait to receive. `None`: no value is left, and no sender.
+    fn received(&self, grant: Grant<T>) -> Option<T> {
+        let grant = match grant {
+            // A value that a dead receiver was handed may have come back since.
+            Grant::Ended => self.lane.attempt(Ask::Receive).ok()?,
+            grant => grant,
+        };
+        match grant {
+            Grant::Received(value) => Some(value),
+            Grant::Ended | Grant::Sent | Grant::Refused(_) => None,
+        }
+    }
+}
+
 impl<T> Primitive for Channel<T> {
     type Rule = Flow<T>;
 
@@ -236,8 +251,9 @@ impl<T> Sender<T> {
     ///
     /// # Cancellation
     ///
-    /// Cancellation point: always. On cancel the value was not sent, and is dropped. Infallible as
-    /// to kills: where one cannot unwind, the wait goes on.
+    /// Cancellation point: always. On cancel the value was not sent, and is dropped; unless another
+    /// thread took it before it could know. Infallible as to kills: where one cannot unwind, the
+    /// wait goes on.
     #[track_caller]
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
         give_way();
@@ -268,7 +284,7 @@ impl<T> Sender<T> {
         sent(self.channel.lane.attempt(Ask::Send(value)))
     }
 
-    /// Gives a future that puts a value in. Dropped before it is ready, it drops the value unsent.
+    /// Gives a future that puts a value in. Dropped, it drops the value, if it was not taken yet.
     pub fn send_async(&self, value: T) -> Sending<'_, T> {
         Sending(Passing::new(&self.channel, Ask::Send(value)))
     }
@@ -330,8 +346,8 @@ impl<T> Receiver<T> {
     pub fn recv(&self) -> Result<T, RecvError> {
         give_way();
         match wait(&*self.channel, Ask::Receive, Limit::Never, "Receiver::recv") {
-            Ok(Grant::Received(value)) => Ok(value),
-            _ => Err(RecvError),
+            Ok(grant) => self.channel.received(grant).ok_or(RecvError),
+            Err(_) => Err(RecvError),
         }
     }
 
@@ -345,8 +361,7 @@ impl<T> Receiver<T> {
         give_way();
         let limit = Limit::After(limit);
         match wait(&*self.channel, Ask::Receive, limit, "Receiver::recv_timeout") {
-            Ok(Grant::Received(value)) => Ok(value),
-            Ok(_) => Err(RecvTimeoutError::Disconnected),
+            Ok(grant) => self.channel.received(grant).ok_or(RecvTimeoutError::Disconnected),
             Err(_) => Err(RecvTimeoutError::Timeout),
         }
     }
@@ -397,12 +412,9 @@ impl<T: 'static> Receiver<T> {
     /// Twisted `DeferredQueue.get`.
     pub fn recv_deferred(&self) -> Deferred<T> {
         let receiver = self.clone();
-        let received = defer(Arc::clone(&self.channel), Ask::Receive, move |_, grant| {
+        let received = defer(Arc::clone(&self.channel), Ask::Receive, move |channel, grant| {
             let _receiver = receiver;
-            match grant {
-                Grant::Received(value) => Ok(value),
-                _ => Err(RecvError),
-            }
+            channel.received(grant).ok_or(RecvError)
         });
         received.add_callback(|received| received.map_err(Failure::new))
     }
@@ -496,10 +508,8 @@ impl<T> Future for Receiving<'_, T> {
     type Output = Result<T, RecvError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|grant| match grant {
-            Grant::Received(value) => Ok(value),
-            _ => Err(RecvError),
-        })
+        let channel = self.0.primitive();
+        Pin::new(&mut self.0).poll(cx).map(|grant| channel.received(grant).ok_or(RecvError))
     }
 }
 

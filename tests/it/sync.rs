@@ -899,6 +899,23 @@ fn receivers_in_every_style_are_told_when_the_last_sender_goes() {
 }
 
 #[test]
+fn a_receiver_that_was_told_of_the_end_gets_what_a_dead_one_was_handed() {
+    testing::run(|| {
+        let (sender, receiver) = channel(1);
+        let mut dies = receiver.recv_async();
+        assert!(poll(&mut dies, Waker::noop()).is_pending());
+        let theirs = receiver.clone();
+        let next = spawn(move || theirs.iter().collect::<Vec<_>>());
+        yield_now();
+        sender.send(1).unwrap();
+        drop(sender);
+        drop(dies);
+        assert_eq!(next.join().unwrap(), [1]);
+        assert_eq!(receiver.recv(), Err(RecvError));
+    });
+}
+
+#[test]
 fn another_thread_fires_a_deferred() {
     assert_ends(|| {
         let answer = run(|| {
