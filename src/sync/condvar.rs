@@ -21,17 +21,29 @@ use crate::hub::park::WaitOn;
 /// The rule: nobody is served but by a notification.
 pub(super) struct Notices;
 
+/// A notification.
+pub(super) enum Notice {
+    /// It is one waiter's; if that one dies, the next one's.
+    One,
+    /// Each that waited has its own: it is for none who came later.
+    All,
+}
+
+/// A notification of a waiter that has not locked the mutex again. If it dies, it is given back.
+struct Noticed<'a>(&'a Condvar, Option<Notice>);
+
 impl Rule for Notices {
     type Ask = ();
-    type Grant = ();
+    type Grant = Notice;
 
-    fn enter(&mut self, _: &mut LineOf<Self>, (): ()) -> Result<(), ()> {
+    fn enter(&mut self, _: &mut LineOf<Self>, (): ()) -> Result<Notice, ()> {
         Err(())
     }
 
-    fn take_back(&mut self, line: &mut LineOf<Self>, (): ()) -> Option<()> {
-        if !line.is_empty() {
-            line.grant(|()| ());
+    fn take_back(&mut self, line: &mut LineOf<Self>, notice: Notice) -> Option<Notice> {
+        match notice {
+            Notice::One if !line.is_empty() => line.grant(|()| Notice::One),
+            Notice::One | Notice::All => {}
         }
         None
     }
@@ -45,8 +57,8 @@ impl Rule for Notices {
 
 /// A condition variable.
 ///
-/// Shape: used with one mutex at a time. Who is notified waits longest; a notification whose waiter
-/// was killed or timed out before it ran goes to the next.
+/// Shape: used with one mutex at a time. Who is notified waits longest; a notification of one whose
+/// waiter was killed or timed out before it had the mutex again goes to the next.
 ///
 /// # Examples
 ///
@@ -145,18 +157,28 @@ impl Condvar {
         limit: Limit,
     ) -> (LockResult<MutexGuard<'a, T>>, bool) {
         let mutex = guard.mutex();
-        let notified = wait_having(self, (), limit, "Condvar::wait", || drop(guard)).is_ok();
-        (mutex.lock(), notified)
+        let notice = wait_having(self, (), limit, "Condvar::wait", || drop(guard)).ok();
+        let mut noticed = Noticed(self, notice);
+        let locked = mutex.lock();
+        (locked, noticed.1.take().is_some())
     }
 
     /// Lets the one go on that waits longest, if anybody waits.
     pub fn notify_one(&self) {
-        self.lane.release(());
+        self.lane.release(Notice::One);
     }
 
     /// Lets all go on that wait, in the order of their coming.
     pub fn notify_all(&self) {
-        self.lane.with(|_, line| line.serve(|()| Some(())));
+        self.lane.with(|_, line| line.serve(|()| Some(Notice::All)));
+    }
+}
+
+impl Drop for Noticed<'_> {
+    fn drop(&mut self) {
+        if let Some(notice) = self.1.take() {
+            self.0.lane.release(notice);
+        }
     }
 }
 

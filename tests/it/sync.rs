@@ -1185,3 +1185,46 @@ fn a_thread_and_a_greenlet_wait_for_one_anothers_notifications() {
         assert_eq!(*pair.0.lock().unwrap(), 400);
     });
 }
+
+/// asyncio's `Condition` lost it here until Python 3.13.
+#[test]
+fn a_notification_for_a_waiter_that_is_killed_while_it_locks_again_goes_to_the_next() {
+    testing::run(|| {
+        let pair = Rc::new((Mutex::new(()), Condvar::new()));
+        let waiter = || {
+            let pair = Rc::clone(&pair);
+            spawn(move || drop(pair.1.wait(pair.0.lock().unwrap())))
+        };
+        let (killed, next) = (waiter(), waiter());
+        yield_now();
+        let guard = pair.0.lock().unwrap();
+        pair.1.notify_one();
+        yield_now(); // it has the notification, and waits for the mutex
+        killed.kill();
+        yield_now();
+        drop(guard);
+        assert!(killed.join().unwrap_err().is_killed());
+        assert!(matches!(timeout(SECOND, || next.join()), Ok(Ok(()))));
+    });
+}
+
+#[test]
+fn a_notification_of_all_does_not_go_on_to_one_who_came_later() {
+    testing::run(|| {
+        let pair = Rc::new((Mutex::new(()), Condvar::new()));
+        let theirs = Rc::clone(&pair);
+        let killed = spawn(move || drop(theirs.1.wait(theirs.0.lock().unwrap())));
+        yield_now();
+        let guard = pair.0.lock().unwrap();
+        let theirs = Rc::clone(&pair);
+        let ahead = spawn(move || drop(theirs.0.lock()));
+        yield_now();
+        pair.1.notify_all();
+        yield_now(); // it waits for the mutex, behind the other
+        killed.kill();
+        let (_guard, notified) = pair.1.wait_timeout(guard, SECOND).unwrap();
+        assert!(!notified);
+        assert!(killed.join().unwrap_err().is_killed());
+        ahead.join().unwrap();
+    });
+}
