@@ -404,10 +404,14 @@ fn a_foreign_waker_that_panics_at_the_end_of_a_greenlet_is_reported() {
 #[expect(unsafe_code, reason = "a waker whose clone parks")]
 fn an_event_that_comes_while_a_waker_is_cloned_is_not_lost() {
     use std::task::{RawWaker, RawWakerVTable};
+    static WRITTEN: AtomicBool = AtomicBool::new(false);
     static WOKEN: AtomicBool = AtomicBool::new(false);
     static PARKS: RawWakerVTable = RawWakerVTable::new(
         |_| {
-            sleep(3 * SHORT);
+            while !WRITTEN.load(Ordering::SeqCst) {
+                yield_now();
+            }
+            sleep(SHORT); // The poller has reported it by then.
             RawWaker::new(std::ptr::null(), &PARKS)
         },
         |_| WOKEN.store(true, Ordering::SeqCst),
@@ -417,13 +421,14 @@ fn an_event_that_comes_while_a_waker_is_cloned_is_not_lost() {
     run(|| {
         let (mut client, mut server) = pair();
         let writer = spawn(move || {
-            sleep(SHORT);
-            client.write_all(b"x").map(|()| client)
+            let written = client.write_all(b"x");
+            WRITTEN.store(true, Ordering::SeqCst);
+            written.map(|()| client)
         });
         // SAFETY: the data is never looked at, and the functions may be called on any thread.
         let waker = unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &PARKS)) };
         begin_to_wait(&mut server, &waker);
-        yield_now();
+        sleep(SHORT);
         assert!(WOKEN.load(Ordering::SeqCst));
         drop(writer.join().unwrap().unwrap());
     });
