@@ -86,7 +86,7 @@ pub(crate) struct Stack {
 }
 
 /// Which slot of which slab. Two numbers of 16 bits, so that a `Stack` is two words: slabs are
-/// 2 GiB at least, once they are grown up, and slots 64 KiB.
+/// 2 GiB at least, once they are grown up, and slots 96 KiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) slab: u16,

@@ -396,12 +396,12 @@ impl Ctl {
         result
     }
 
-    /// What a higher floor keeps of it, if anything.
-    pub(super) fn keepsake(self) -> Option<Rc<dyn Any>> {
-        let rare = self.rare.take()?;
-        let keepsake = rare.keepsake.clone();
+    /// The same, if there is anything of it: allocates nothing.
+    pub(super) fn rare_if_any<T>(self, f: impl FnOnce(&mut Rare) -> T) -> Option<T> {
+        let mut rare = self.rare.take()?;
+        let result = f(&mut rare);
         self.rare.set(Some(rare));
-        keepsake
+        Some(result)
     }
 
     /// Where the body is, if it is there.

@@ -242,7 +242,7 @@ impl Hub {
 
     /// What is kept with the current greenlet.
     pub(crate) fn keepsake(&self) -> Option<Rc<dyn Any>> {
-        self.current.get()?.keepsake()
+        self.current.get()?.rare_if_any(|rare| rare.keepsake.clone())?
     }
 
     /// Enters a greenlet until it suspends or ends.

@@ -383,8 +383,8 @@ impl Hub {
     /// Undoes that, when the greenlet is about to go on.
     #[cold]
     pub(super) fn uncount_unwinder(&self, ctl: Ctl) {
-        let counted = ctl.rare(|rare| std::mem::take(&mut rare.counted));
-        if counted == self.unwinders_round.get() {
+        let counted = ctl.rare_if_any(|rare| std::mem::take(&mut rare.counted));
+        if counted == Some(self.unwinders_round.get()) {
             self.unwinders.set(self.unwinders.get() - 1);
         }
     }

@@ -219,21 +219,17 @@ pub(super) fn wait<P: Primitive + ?Sized>(
     limit: Limit,
     name: &str,
 ) -> Result<<P::Rule as Rule>::Grant, <P::Rule as Rule>::Ask> {
-    let hub = Hub::current();
-    if let Some(hub) = hub {
+    if let Some(hub) = Hub::current() {
         hub.checkpoint(Mode::Infallible);
     }
     match primitive.lane().attempt(ask) {
         Ok(grant) => Ok(grant),
-        Err(ask) => match hub {
-            Some(_) => park(primitive, ask, limit, name, || ()),
-            None => block(primitive, ask, limit, || ()),
-        },
+        Err(ask) => wait_having(primitive, ask, limit, name, || ()),
     }
 }
 
-/// As [`wait`], for a rule that grants nothing at once: calls `joined` when the place in line is
-/// taken, before it waits.
+/// As [`wait`], but notices no kill before it parks, and calls `joined` when the place in line is
+/// taken: for a rule that grants nothing at once.
 #[track_caller]
 pub(super) fn wait_having<P: Primitive + ?Sized>(
     primitive: &P,
