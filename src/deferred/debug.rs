@@ -9,7 +9,7 @@
 //! - DEBUG-1: a head that `is_noted` has an entry, and takes it away when it is dropped: an address
 //!   that is used again does not find the trail of another.
 
-use super::chain::Head;
+use super::chain::{Chain, Head};
 use super::failure::Failure;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::{Cell, RefCell};
@@ -135,10 +135,10 @@ pub(super) fn forget(head: &Head) {
 
 /// Has a failure tell the trail of the chain that it comes out of.
 #[inline]
-pub(super) fn mark<T>(result: &mut Result<T, Failure>, head: &Head) {
+pub(super) fn mark<T>(result: &mut Result<T, Failure>, chain: &(impl Chain + ?Sized)) {
     if let Err(failure) = result
         && is_on()
-        && let Some(trail) = trail_of(head)
+        && let Some(trail) = trail_of(chain.head())
     {
         failure.note(trail);
     }

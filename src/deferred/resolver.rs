@@ -252,7 +252,7 @@ impl<T: 'static, C: Cancels<T>> Fire<T> for Origin<T, C> {
         }
         self.head.set_source(Source::Fired);
         self.canceller.discard(firing);
-        debug::mark(&mut result, &self.head);
+        debug::mark(&mut result, self);
         self.outlet.deliver(result)
     }
 

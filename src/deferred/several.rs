@@ -151,7 +151,7 @@ impl<R: Rule<T>, T: 'static> Several<R, T> {
         };
         self.head.set_source(Source::Fired);
         let members = self.members.take();
-        debug::mark(&mut result, &self.head);
+        debug::mark(&mut result, &*self);
         if !R::CANCELS_REST {
             return self.outlet.deliver(result);
         }

@@ -21,45 +21,41 @@ pub(super) enum Outcome<U: 'static> {
     Wait(Deferred<U>),
 }
 
-/// Code and its input: the states of a part that runs once.
-enum Body<T, F> {
-    /// No input yet.
-    Empty(F),
-    /// Input in place.
-    Loaded(F, Result<T, Failure>),
-    /// Running, or has run.
-    Spent,
-}
+/// Code that runs once, until it does, and its input once that is there. One option around both:
+/// so they share the space that says what is there.
+struct Body<T, F>(Cell<Option<Loading<T, F>>>);
+
+/// Code, and its input once that is there.
+type Loading<T, F> = (F, Option<Result<T, Failure>>);
 
 impl<T, F> Body<T, F> {
-    /// Stores the input: from `Empty` to `Loaded`.
-    #[inline]
-    fn load(body: &Cell<Self>, input: Result<T, Failure>) {
-        match body.replace(Body::Spent) {
-            // What it replaces is `Spent`: there is nothing to drop, and no call to find that out.
-            Body::Empty(code) => mem::forget(body.replace(Body::Loaded(code, input))),
-            // Loaded twice: cannot be, its one outlet is emptied by delivering (CHAIN-1).
-            Body::Loaded(..) | Body::Spent => debug_assert!(false, "CHAIN-1: loaded twice"),
-        }
+    fn new(code: F) -> Body<T, F> {
+        Body(Cell::new(Some((code, None))))
     }
 
-    /// Takes code and input out: from `Loaded` to `Spent`.
+    /// Stores the input.
     #[inline]
-    fn unload(body: &Cell<Self>) -> Option<(F, Result<T, Failure>)> {
-        match body.replace(Body::Spent) {
-            Body::Loaded(code, input) => Some((code, input)),
-            Body::Empty(_) | Body::Spent => {
-                debug_assert!(false, "CHAIN-1: run without input");
-                None
-            }
-        }
+    fn load(&self, input: Result<T, Failure>) {
+        let Some((code, before)) = self.0.take() else { return };
+        debug_assert!(before.is_none(), "CHAIN-1: loaded twice, by an outlet that delivers once");
+        // What is replaced is nothing: there is no drop, and no call to find that out.
+        mem::forget(before);
+        mem::forget(self.0.replace(Some((code, Some(input)))));
+    }
+
+    /// Takes code and input out.
+    #[inline]
+    fn unload(&self) -> Option<(F, Result<T, Failure>)> {
+        let (code, input) = self.0.take()?;
+        debug_assert!(input.is_some(), "CHAIN-1: run without input");
+        Some((code, input?))
     }
 }
 
 /// A callback, from a `T` to a `U`.
 pub(super) struct Stage<T, U, F> {
     /// The callback and its input.
-    body: Cell<Body<T, F>>,
+    body: Body<T, F>,
     /// Where its result goes.
     outlet: Outlet<U>,
 }
@@ -71,7 +67,7 @@ where
     F: FnOnce(Result<T, Failure>) -> Outcome<U> + 'static,
 {
     pub(super) fn new(apply: F) -> Rc<Self> {
-        Rc::new(Stage { body: Cell::new(Body::Empty(apply)), outlet: Outlet::new() })
+        Rc::new(Stage { body: Body::new(apply), outlet: Outlet::new() })
     }
 }
 
@@ -83,7 +79,7 @@ where
 {
     #[inline]
     fn load(self: Rc<Self>, input: Result<T, Failure>) -> Rc<dyn Run> {
-        Body::load(&self.body, input);
+        self.body.load(input);
         self
     }
 }
@@ -95,7 +91,7 @@ where
     F: FnOnce(Result<T, Failure>) -> Outcome<U> + 'static,
 {
     fn run(self: Rc<Self>, firing: &mut Firing) -> Option<Rc<dyn Run>> {
-        let (apply, mut input) = Body::unload(&self.body)?;
+        let (apply, mut input) = self.body.unload()?;
         let handled = Handled::of(&mut input);
         let result = match catch(|| apply(input)) {
             Ok(Outcome::Now(result)) => result,
@@ -106,7 +102,7 @@ where
             Err(caught) => Err(firing.failure_of(caught)),
         };
         let mut result = handled.name_in(result, |kill| firing.keep_kill(kill));
-        debug::mark(&mut result, firing.chain.head());
+        debug::mark(&mut result, &*firing.chain);
         self.outlet.deliver(result)
     }
 }
@@ -147,7 +143,7 @@ pub(super) fn wait_for<U: 'static>(
 /// The last part of a chain, which ends in no Deferred: what continues another chain.
 pub(super) struct Tail<T, F> {
     /// The code and its input.
-    body: Cell<Body<T, F>>,
+    body: Body<T, F>,
 }
 
 impl<T, F> Tail<T, F>
@@ -157,7 +153,7 @@ where
 {
     /// Makes a tail of `code`, which is this floor's own and never unwinds.
     pub(super) fn new(code: F) -> Rc<Self> {
-        Rc::new(Tail { body: Cell::new(Body::Empty(code)) })
+        Rc::new(Tail { body: Body::new(code) })
     }
 }
 
@@ -167,7 +163,7 @@ where
     F: FnOnce(Result<T, Failure>, &mut Firing) -> Option<Rc<dyn Run>> + 'static,
 {
     fn load(self: Rc<Self>, input: Result<T, Failure>) -> Rc<dyn Run> {
-        Body::load(&self.body, input);
+        self.body.load(input);
         self
     }
 }
@@ -178,7 +174,7 @@ where
     F: FnOnce(Result<T, Failure>, &mut Firing) -> Option<Rc<dyn Run>> + 'static,
 {
     fn run(self: Rc<Self>, firing: &mut Firing) -> Option<Rc<dyn Run>> {
-        let (code, input) = Body::unload(&self.body)?;
+        let (code, input) = self.body.unload()?;
         drop(self);
         code(input, firing)
     }
