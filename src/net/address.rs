@@ -1,12 +1,17 @@
-//! Addresses: what `bind` and `connect` accept, and names looked up off the loop.
+//! Addresses: what `bind` and `connect` accept, names looked up off the loop, local addresses.
 //!
 //! Floor 6. Uses: `dns`. Used by: every type of `net` that binds or connects.
 
 use std::{
+    ffi::OsStr,
     io, iter,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
-    option, slice, vec,
+    option,
+    os::{linux::net::SocketAddrExt, unix::ffi::OsStrExt, unix::net::SocketAddr as UnixSocketAddr},
+    slice, vec,
 };
+
+use rustix::net::{SocketAddrAny, SocketAddrUnix};
 
 use crate::dns;
 
@@ -71,6 +76,38 @@ pub(super) fn each_address<T>(
     Err(failed.unwrap_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidInput, "could not resolve to any addresses")
     }))
+}
+
+/// An address of the internet as the kernel gives it, as std's type.
+pub(super) fn internet_from(address: SocketAddrAny) -> io::Result<SocketAddr> {
+    Ok(address.try_into()?)
+}
+
+/// A local address as the kernel gives it, as std's type.
+pub(super) fn unix_from(address: SocketAddrAny) -> io::Result<UnixSocketAddr> {
+    let address = SocketAddrUnix::try_from(address)?;
+    match (address.path_bytes(), address.abstract_name()) {
+        (Some(path), _) => UnixSocketAddr::from_pathname(OsStr::from_bytes(path)),
+        (_, Some(name @ [_, ..])) => UnixSocketAddr::from_abstract_name(name),
+        // rustix tells an empty name as an abstract one. An empty path is no path: std has no other
+        // way to say so.
+        _ => UnixSocketAddr::from_pathname(""),
+    }
+}
+
+/// A local address as the kernel takes it.
+pub(super) fn unix_into(address: &UnixSocketAddr) -> io::Result<SocketAddrUnix> {
+    match (address.as_pathname(), address.as_abstract_name()) {
+        (Some(path), _) => Ok(SocketAddrUnix::new(path)?),
+        (_, Some(name)) => Ok(SocketAddrUnix::new_abstract_name(name)?),
+        _ => Ok(SocketAddrUnix::new_unnamed()),
+    }
+}
+
+/// Any address, as std shows it. `None`: of a family that this crate does not know.
+pub(super) fn shown(address: SocketAddrAny) -> Option<String> {
+    let internet = internet_from(address.clone()).map(|address| address.to_string());
+    internet.ok().or_else(|| Some(format!("{:?}", unix_from(address).ok()?)))
 }
 
 macro_rules! literals {

@@ -14,10 +14,15 @@
 
 use std::{
     net,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
+        unix,
+    },
 };
 
-use super::{TcpListener, TcpStream, socket::Socket};
+use super::{
+    TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixListener, UnixStream, socket::Socket,
+};
 
 macro_rules! conversions {
     ($($ours:ident from $std:path;)+) => {$(
@@ -92,4 +97,8 @@ macro_rules! conversions {
 conversions! {
     TcpStream from net::TcpStream;
     TcpListener from net::TcpListener;
+    UdpSocket from net::UdpSocket;
+    UnixDatagram from unix::net::UnixDatagram;
+    UnixListener from unix::net::UnixListener;
+    UnixStream from unix::net::UnixStream;
 }

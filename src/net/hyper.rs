@@ -17,60 +17,65 @@ use std::{
 use hyper::rt::{Read, ReadBufCursor, Write};
 use rustix::net::recv;
 
-use super::{
-    socket::moved,
-    stream::{RECEIVE, TcpStream},
-};
+use super::{socket::moved, stream::RECEIVE, tcp::TcpStream, unix::UnixStream};
 
-/// As [`TcpStream::poll_read`].
-impl Read for TcpStream {
-    #[inline]
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut buf: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let TcpStream { socket, reading, .. } = self.get_mut();
-        // SAFETY: `as_mut` asks that nothing be made uninitialised: recv writes bytes, or nothing.
-        let room = unsafe { buf.as_mut() };
-        let n = ready!(socket.poll_receive(reading, cx, |fd| {
-            let ((received, _), _) = recv(fd, &mut *room, RECEIVE)?;
-            Ok(moved(received.len(), room.len()))
-        }))?;
-        // SAFETY: recv has initialised `n` bytes at the beginning of what is not filled yet.
-        unsafe { buf.advance(n) };
-        Poll::Ready(Ok(()))
-    }
+macro_rules! polled {
+    ($($ours:ident),+) => {$(
+        /// As its own `poll_read`.
+        impl Read for $ours {
+            #[inline]
+            fn poll_read(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                mut buf: ReadBufCursor<'_>,
+            ) -> Poll<io::Result<()>> {
+                let $ours { socket, reading, .. } = self.get_mut();
+                // SAFETY: `as_mut` asks that nothing be made uninitialised: recv writes bytes, or
+                // nothing.
+                let room = unsafe { buf.as_mut() };
+                let n = ready!(socket.poll_receive(reading, cx, |fd| {
+                    let ((received, _), _) = recv(fd, &mut *room, RECEIVE)?;
+                    Ok(moved(received.len(), room.len()))
+                }))?;
+                // SAFETY: recv has initialised `n` bytes at the beginning of what is not filled
+                // yet.
+                unsafe { buf.advance(n) };
+                Poll::Ready(Ok(()))
+            }
+        }
+
+        /// As its own `poll_write`. Nothing is buffered here, so flushing is done at once.
+        impl Write for $ours {
+            #[inline]
+            fn poll_write(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                $ours::poll_write(self.get_mut(), cx, buf)
+            }
+
+            fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Ok(()))
+            }
+
+            fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(self.shutdown(Shutdown::Write))
+            }
+
+            fn is_write_vectored(&self) -> bool {
+                true
+            }
+
+            fn poll_write_vectored(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                bufs: &[IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                $ours::poll_write_vectored(self.get_mut(), cx, bufs)
+            }
+        }
+    )+};
 }
 
-/// As [`TcpStream::poll_write`]. Nothing is buffered here, so flushing is done at once.
-impl Write for TcpStream {
-    #[inline]
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        TcpStream::poll_write(self.get_mut(), cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.shutdown(Shutdown::Write))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        TcpStream::poll_write_vectored(self.get_mut(), cx, bufs)
-    }
-}
+polled!(TcpStream, UnixStream);

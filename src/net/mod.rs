@@ -7,8 +7,10 @@
 //!
 //! - An elapsed read or write timeout is the error kind `TimedOut` (std on Linux: `WouldBlock`). A
 //!   timeout belongs to the handle; [`TcpStream::try_clone`] copies it.
-//! - Both types have a `close`, which wakes whoever waits for the socket, with an error.
-//! - [`TcpListener::accept`] waits out a shortage of descriptors or memory instead of failing.
+//! - Every type has a `close`, which wakes whoever waits for the socket, with an error.
+//! - [`TcpListener::accept`] waits out a shortage of descriptors or memory instead of failing, and
+//!   so does [`UnixListener::accept`].
+//! - What std keeps in `std::os::unix::net` is here too, with the address of that module.
 //! - Names are looked up by other threads, so [`ToSocketAddrs`] is a trait of this module.
 //! - `set_nonblocking(true)` makes calls give way once, instead of parking, before they say
 //!   `WouldBlock`.
@@ -19,10 +21,25 @@
 //! # Futures
 //!
 //! [`TcpStream::poll_read`] and its sisters do for a future what reads and writes do for a
-//! greenlet. With the feature `futures-io` the type is an `AsyncRead` and `AsyncWrite` of the
-//! futures crates, with the feature `hyper` a `hyper::rt::Read` and `Write`. To connect and to
-//! accept are calls that park; async code awaits the greenlet that makes them: `spawn(move ||
-//! listener.accept()).await`.
+//! greenlet. With the feature `futures-io` both streams are `AsyncRead` and `AsyncWrite` of the
+//! futures crates, with the feature `hyper` `hyper::rt::Read` and `Write`. To connect and to
+//! accept are calls that park, and so are those of datagrams; async code awaits the greenlet that
+//! makes them: `spawn(move || listener.accept()).await`.
+//!
+//! ```
+//! use greenloop::net::UnixStream;
+//! use std::{future::poll_fn, io::Write};
+//! # fn main() -> std::io::Result<()> {
+//! greenloop::run(|| {
+//!     let (mut stream, mut far) = UnixStream::pair()?;
+//!     greenloop::spawn(move || far.write_all(b"hello"));
+//!     let mut buf = [0; 64];
+//!     let n = greenloop::wait_for_future(poll_fn(|cx| stream.poll_read(cx, &mut buf)))?;
+//!     assert_eq!(&buf[..n], b"hello");
+//!     Ok(())
+//! })
+//! # }
+//! ```
 //!
 //! # Threads
 //!
@@ -42,22 +59,32 @@
 //!
 //! # Source
 //!
-//! `std::net`; gevent `socket.py`; tcp(7), accept(2), connect(2).
+//! `std::net`, `std::os::unix::net`; gevent `socket.py`; tcp(7), udp(7), unix(7), accept(2),
+//! connect(2).
 
+mod accept;
 mod address;
 mod convert;
+mod datagram;
 #[cfg(feature = "futures-io")]
 mod futures_io;
+mod handle;
 #[cfg(feature = "hyper")]
 mod hyper;
-mod listener;
 mod socket;
 mod stream;
+mod tcp;
+mod udp;
+mod unix;
+mod unix_datagram;
 
 pub use std::net::{
     AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6,
 };
 
+pub use accept::{Accept, Incoming};
 pub use address::ToSocketAddrs;
-pub use listener::{Incoming, TcpListener};
-pub use stream::TcpStream;
+pub use tcp::{TcpListener, TcpStream};
+pub use udp::UdpSocket;
+pub use unix::{UnixListener, UnixStream};
+pub use unix_datagram::UnixDatagram;

@@ -13,8 +13,10 @@ use std::{
 
 use rustix::{
     io::Errno,
-    net::{self, sockopt, sockopt::Timeout},
+    net::{self, AddressFamily, SocketType, sockopt, sockopt::Timeout},
 };
+
+use super::address;
 
 use crate::hub::{
     io::{Direction, Moved, Source},
@@ -28,6 +30,11 @@ const MOVED_BYTES_MAX: usize = 0x7fff_f000;
 /// Buffers that one vectored call takes at most (`UIO_MAXIOV`); more are an error, so they are cut.
 pub(super) const BUFFERS_MAX: usize = 1024;
 
+/// The first pause before a local peer's queue is tried again, and the longest: a peer that reads
+/// has made room by then, and one that does not costs little.
+const AGAIN_MIN: Duration = Duration::from_millis(1);
+const AGAIN_MAX: Duration = Duration::from_millis(64);
+
 /// A socket in non-blocking mode (`NET-1`).
 pub(super) struct Socket {
     pub(super) source: Source,
@@ -37,6 +44,8 @@ pub(super) struct Socket {
     write_limit_ns: AtomicU64,
     /// Whether an operation that would park says `WouldBlock` instead.
     nonblocking: AtomicBool,
+    /// A listener's: a shortage was reported and is not over, so it is reported once.
+    pub(super) short: AtomicBool,
 }
 
 impl Socket {
@@ -45,13 +54,24 @@ impl Socket {
         Socket::from_source(Source::new(fd))
     }
 
-    /// Makes a socket for connections: in non-blocking mode, closed on exec.
-    pub(super) fn stream_for(address: &SocketAddr) -> io::Result<Socket> {
+    /// Makes a socket: in non-blocking mode, closed on exec.
+    pub(super) fn open(family: AddressFamily, kind: SocketType) -> io::Result<Socket> {
+        Ok(Socket::new(net::socket_with(family, kind, FLAGS, None)?))
+    }
+
+    /// Makes a socket for what goes to or comes from an address of the internet.
+    pub(super) fn for_address(address: &SocketAddr, kind: SocketType) -> io::Result<Socket> {
         let family = match address {
-            SocketAddr::V4(_) => net::AddressFamily::INET,
-            SocketAddr::V6(_) => net::AddressFamily::INET6,
+            SocketAddr::V4(_) => AddressFamily::INET,
+            SocketAddr::V6(_) => AddressFamily::INET6,
         };
-        Ok(Socket::new(net::socket_with(family, net::SocketType::STREAM, FLAGS, None)?))
+        Socket::open(family, kind)
+    }
+
+    /// Makes two local sockets, connected to one another.
+    pub(super) fn pair(kind: SocketType) -> io::Result<(Socket, Socket)> {
+        let (near, far) = net::socketpair(AddressFamily::UNIX, kind, FLAGS, None)?;
+        Ok((Socket::new(near), Socket::new(far)))
     }
 
     /// Takes over a descriptor from outside, with the timeouts that were set on it.
@@ -79,6 +99,7 @@ impl Socket {
             read_limit_ns: AtomicU64::new(0),
             write_limit_ns: AtomicU64::new(0),
             nonblocking: AtomicBool::new(false),
+            short: AtomicBool::new(false),
         }
     }
 
@@ -93,6 +114,7 @@ impl Socket {
             to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         }
         copy.set_nonblocking(self.is_nonblocking());
+        copy.short.store(self.short.load(Ordering::Relaxed), Ordering::Relaxed);
         Ok(copy)
     }
 
@@ -137,6 +159,34 @@ impl Socket {
         let limit = self.limit_of(&self.write_limit_ns);
         let result = self.source.operate(Direction::Write, limit, operation);
         result.map_err(|error| self.explain(error))
+    }
+
+    /// Does `operation`, which gives something away, in spite of `EAGAIN` that no event will end: a
+    /// local peer's queue is full, and the poller does not know of it. So it is tried again, after
+    /// 1 ms at first, then after twice as long each time, up to 64 ms.
+    pub(super) fn send_again_and_again<T>(
+        &self,
+        mut operation: impl FnMut(BorrowedFd<'_>) -> Result<T, Errno>,
+    ) -> io::Result<T> {
+        let mut pause = AGAIN_MIN;
+        let mut left = self.limit_of(&self.write_limit_ns);
+        loop {
+            let done = self.source.operate(Direction::Write, left, |fd| match operation(fd) {
+                Err(Errno::AGAIN) => Ok((None, Moved::All)),
+                done => Ok((Some(done?), Moved::All)),
+            });
+            if let Some(value) = done.map_err(|error| self.explain(error))? {
+                return Ok(value);
+            }
+            if left == Some(Duration::ZERO) {
+                let elapsed = io::ErrorKind::TimedOut;
+                return Err(self.explain(elapsed.into()));
+            }
+            let this = left.map_or(pause, |left| left.min(pause));
+            self.source.pause(Direction::Write, this)?;
+            left = left.map(|left| left - this);
+            pause = (pause * 2).min(AGAIN_MAX);
+        }
     }
 
     /// Does `operation`, which takes something in, for a future that waits by `kept`.
@@ -197,26 +247,6 @@ impl Socket {
         self.nonblocking.store(nonblocking, Ordering::Relaxed);
     }
 
-    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(net::getsockname(&self.source)?.try_into()?)
-    }
-
-    pub(super) fn peer_addr(&self) -> io::Result<SocketAddr> {
-        Ok(net::getpeername(&self.source)?.ok_or(Errno::NOTCONN)?.try_into()?)
-    }
-
-    pub(super) fn ttl(&self) -> io::Result<u32> {
-        Ok(sockopt::ip_ttl(&self.source)?)
-    }
-
-    pub(super) fn set_ttl(&self, ttl: u32) -> io::Result<()> {
-        Ok(sockopt::set_ip_ttl(&self.source, ttl)?)
-    }
-
-    pub(super) fn take_error(&self) -> io::Result<Option<io::Error>> {
-        Ok(sockopt::socket_error(&self.source)?.err().map(io::Error::from))
-    }
-
     pub(super) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let how = match how {
             Shutdown::Read => net::Shutdown::Read,
@@ -234,14 +264,20 @@ impl Socket {
         let _ = net::shutdown(&self.source, net::Shutdown::Both);
     }
 
+    /// Its own address, to be read by people.
+    pub(super) fn shown_addr(&self) -> String {
+        let address = net::getsockname(&self.source).ok().and_then(address::shown);
+        address.unwrap_or_else(|| format!("descriptor {}", self.source.as_fd().as_raw_fd()))
+    }
+
     /// Writes the fields that std's types show.
     pub(super) fn describe(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct(name);
-        if let Ok(address) = self.local_addr() {
-            shown.field("addr", &address);
+        if let Some(address) = net::getsockname(&self.source).ok().and_then(address::shown) {
+            shown.field("addr", &format_args!("{address}"));
         }
-        if let Ok(peer) = self.peer_addr() {
-            shown.field("peer", &peer);
+        if let Some(peer) = net::getpeername(&self.source).ok().flatten().and_then(address::shown) {
+            shown.field("peer", &format_args!("{peer}"));
         }
         shown.field("fd", &self.source.as_fd().as_raw_fd()).finish()
     }

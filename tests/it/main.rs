@@ -23,3 +23,5 @@ mod threads;
 mod tidy;
 #[cfg(feature = "tokio")]
 mod tokio;
+mod udp;
+mod unix;

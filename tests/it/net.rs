@@ -28,12 +28,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs `f` on a reactor, and fails instead of hanging.
 #[track_caller]
-fn bounded<T>(f: impl FnOnce() -> io::Result<T>) -> T {
+pub(crate) fn bounded<T>(f: impl FnOnce() -> io::Result<T>) -> T {
     run(|| timeout(PATIENCE, f)).expect("the test would have hung").expect("no error")
 }
 
 /// Spawns `f` and lets it run until it waits for something.
-fn parked<T: 'static>(f: impl FnOnce() -> T + 'static) -> Greenlet<T> {
+pub(crate) fn parked<T: 'static>(f: impl FnOnce() -> T + 'static) -> Greenlet<T> {
     let greenlet = spawn(f);
     yield_now();
     assert!(!greenlet.is_finished(), "it was to wait");
