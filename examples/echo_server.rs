@@ -1,7 +1,8 @@
 //! An echo server: one greenlet for each connection, written as if each had a thread.
 //!
-//! Run:    `cargo run --example echo_server 127.0.0.1:7000`
-//! Poke:   `nc 127.0.0.1 7000`, as often as you like at once
+//! Run:    `cargo run --features signal --example echo_server 127.0.0.1:7000`
+//! Poke:   `nc 127.0.0.1 7000`, as often as you like at once; Ctrl-C ends it when the last client
+//!         has gone, or after ten seconds; a second one at once
 //! Prints:
 //!
 //! ```text
@@ -16,38 +17,39 @@ use std::{
     time::Duration,
 };
 
-use greenloop::{
-    net::{TcpListener, TcpStream},
-    sleep, spawn,
-};
+use greenloop::net::{Server, SocketAddr, TcpListener, TcpStream};
+
+/// How long clients may go on when the server is told to stop.
+const GRACE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
     let [address] = &args[..] else { return usage("it takes one argument") };
-    greenloop::run(|| match TcpListener::bind(address) {
-        Ok(listener) => serve(listener),
-        Err(error) => usage(&format!("cannot listen on {address}: {error}")),
-    })
+    let listener = match greenloop::run(|| TcpListener::bind(address)) {
+        Ok(listener) => listener,
+        Err(error) => return usage(&format!("cannot listen on {address}: {error}")),
+    };
+    let served = greenloop::run(|| {
+        println!("echo_server listens on {}", listener.local_addr()?);
+        server(listener).stop_on_signals(GRACE)?.serve()
+    });
+    if let Err(error) = served {
+        eprintln!("echo_server: {error}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
 }
 
-/// Serves whoever connects, for ever.
-pub(crate) fn serve(listener: TcpListener) -> ! {
-    if let Ok(address) = listener.local_addr() {
-        println!("echo_server listens on {address}");
-    }
-    loop {
-        match listener.accept() {
-            Ok((stream, peer)) => drop(spawn(move || {
-                if let Err(error) = echo(stream) {
-                    eprintln!("{peer}: {error}");
-                }
-            })),
-            Err(error) => {
-                eprintln!("cannot accept: {error}");
-                sleep(Duration::from_millis(100)); // Whatever it is, it may last: no busy loop.
-            }
+/// Serves whoever connects.
+pub(crate) fn server(
+    listener: TcpListener,
+) -> Server<TcpListener, impl Fn((TcpStream, SocketAddr))> {
+    let session = |(stream, peer)| {
+        if let Err(error) = echo(stream) {
+            eprintln!("{peer}: {error}");
         }
-    }
+    };
+    Server::new(listener, session).max_connections(10_000)
 }
 
 fn echo(mut stream: TcpStream) -> io::Result<()> {

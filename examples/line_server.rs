@@ -1,6 +1,6 @@
 //! A server with sessions that sleep, count and end, none of which ever stops another.
 //!
-//! Run:    `cargo run --example line_server 127.0.0.1:8007`
+//! Run:    `cargo run --features signal --example line_server 127.0.0.1:8007`
 //! Poke:   `nc 127.0.0.1 8007` in two windows; type `delay 10` in one and talk to the other
 //! Prints:
 //!
@@ -24,9 +24,12 @@ use std::{
 
 use greenloop::{
     Greenlet, RunError,
-    net::{TcpListener, TcpStream},
+    net::{Server, SocketAddr, TcpListener, TcpStream},
     reactor, sleep, spawn,
 };
+
+/// How long sessions may go on when the server gets SIGINT or SIGTERM.
+const GRACE: Duration = Duration::from_secs(10);
 
 const GREETING: &str = "\
 count:   start a counter; the next line stops it
@@ -39,44 +42,42 @@ otherwise, echo
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
     let [address] = &args[..] else { return usage("it takes one argument") };
-    let ended = greenloop::try_run(|| match TcpListener::bind(address) {
-        Ok(listener) => serve(listener),
-        Err(error) => usage(&format!("cannot listen on {address}: {error}")),
+    let ended = greenloop::try_run(|| {
+        let listener = match TcpListener::bind(address) {
+            Ok(listener) => listener,
+            Err(error) => return Ok(usage(&format!("cannot listen on {address}: {error}"))),
+        };
+        println!("line_server listens on {}", listener.local_addr()?);
+        server(listener).stop_on_signals(GRACE)?.serve().map(|()| ExitCode::SUCCESS)
     });
     match ended {
-        Ok(code) => code,
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) => fail(&error),
         Err(RunError::Stopped) => ExitCode::SUCCESS, // somebody said `die`
-        Err(error) => {
-            eprintln!("line_server: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(&error),
     }
 }
 
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("line_server: {error}");
+    ExitCode::FAILURE
+}
+
 /// Serves whoever connects, until a session stops the reactor.
-pub(crate) fn serve(listener: TcpListener) -> ! {
-    if let Ok(address) = listener.local_addr() {
-        println!("line_server listens on {address}");
-    }
-    loop {
-        match listener.accept() {
-            Ok((stream, peer)) => drop(spawn(move || {
-                println!("+ {peer}");
-                match session(Rc::new(stream)) {
-                    Ok(Next::Listen) => println!("- {peer}"),
-                    Ok(Next::Die) => {
-                        println!("stopped: {peer} said die");
-                        reactor().stop();
-                    }
-                    Err(error) => eprintln!("- {peer}: {error}"),
-                }
-            })),
-            Err(error) => {
-                eprintln!("cannot accept: {error}");
-                sleep(Duration::from_millis(100)); // Whatever it is, it may last: no busy loop.
+pub(crate) fn server(
+    listener: TcpListener,
+) -> Server<TcpListener, impl Fn((TcpStream, SocketAddr))> {
+    Server::new(listener, |(stream, peer)| {
+        println!("+ {peer}");
+        match session(Rc::new(stream)) {
+            Ok(Next::Listen) => println!("- {peer}"),
+            Ok(Next::Die) => {
+                println!("stopped: {peer} said die");
+                reactor().stop();
             }
+            Err(error) => eprintln!("- {peer}: {error}"),
         }
-    }
+    })
 }
 
 /// What the server does when a session has ended.

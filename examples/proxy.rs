@@ -1,7 +1,7 @@
 //! A TCP proxy: two greenlets for each connection, one for each direction, that borrow both
 //! sockets.
 //!
-//! Run:    `cargo run --example proxy 127.0.0.1:7001 example.org:80`
+//! Run:    `cargo run --features signal --example proxy 127.0.0.1:7001 example.org:80`
 //! Poke:   `curl -H 'Host: example.org' 127.0.0.1:7001`; or put it before a psql or an ssh server
 //! Prints:
 //!
@@ -13,12 +13,15 @@
 //!
 //! Half-closed connections work: when one side has said all, the other is told so, and may go on.
 
-use std::{env, io, process::ExitCode, rc::Rc, time::Duration};
+use std::{env, io, process::ExitCode, time::Duration};
 
 use greenloop::{
-    net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs},
-    scope, sleep, spawn,
+    net::{Server, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
+    scope,
 };
+
+/// How long connections may go on when the proxy gets SIGINT or SIGTERM.
+const GRACE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -27,34 +30,30 @@ fn main() -> ExitCode {
         if let Err(error) = upstream.to_socket_addrs() {
             return usage(&format!("cannot find {upstream}: {error}"));
         }
-        match TcpListener::bind(address) {
-            Ok(listener) => serve(listener, upstream),
-            Err(error) => usage(&format!("cannot listen on {address}: {error}")),
+        let listener = match TcpListener::bind(address) {
+            Ok(listener) => listener,
+            Err(error) => return usage(&format!("cannot listen on {address}: {error}")),
+        };
+        println!("proxy listens on {}", listener.local_addr().expect("it listens"));
+        let served = server(listener, upstream).stop_on_signals(GRACE).and_then(Server::serve);
+        if let Err(error) = served {
+            eprintln!("proxy: {error}");
+            return ExitCode::FAILURE;
         }
+        ExitCode::SUCCESS
     })
 }
 
-/// Connects whoever connects with `upstream`, for ever.
-pub(crate) fn serve(listener: TcpListener, upstream: &str) -> ! {
-    if let Ok(address) = listener.local_addr() {
-        println!("proxy listens on {address}");
-    }
-    let upstream: Rc<str> = upstream.into();
-    loop {
-        match listener.accept() {
-            Ok((client, peer)) => {
-                let upstream = Rc::clone(&upstream);
-                spawn(move || match forward(&client, &upstream) {
-                    Ok((up, down)) => println!("{peer}: {up} bytes up, {down} bytes down"),
-                    Err(error) => eprintln!("{peer}: {error}"),
-                });
-            }
-            Err(error) => {
-                eprintln!("cannot accept: {error}");
-                sleep(Duration::from_millis(100)); // Whatever it is, it may last: no busy loop.
-            }
-        }
-    }
+/// Connects whoever connects with `upstream`.
+pub(crate) fn server(
+    listener: TcpListener,
+    upstream: &str,
+) -> Server<TcpListener, impl Fn((TcpStream, SocketAddr)) + use<>> {
+    let upstream = upstream.to_owned();
+    Server::new(listener, move |(client, peer): (TcpStream, _)| match forward(&client, &upstream) {
+        Ok((up, down)) => println!("{peer}: {up} bytes up, {down} bytes down"),
+        Err(error) => eprintln!("{peer}: {error}"),
+    })
 }
 
 fn forward(client: &TcpStream, upstream: &str) -> io::Result<(u64, u64)> {

@@ -9,6 +9,8 @@ mod hub;
 pub mod net;
 mod reactor;
 mod report;
+#[cfg(feature = "signal")]
+pub mod signal;
 pub mod sync;
 mod sys;
 pub mod task;

@@ -25,14 +25,14 @@ use super::{
 use crate::hub::io::{Direction, Moved};
 
 /// The first pause after a shortage: a descriptor that is about to be closed is closed by then.
-const PAUSE_MIN: Duration = Duration::from_millis(10);
+pub(super) const PAUSE_MIN: Duration = Duration::from_millis(10);
 
 /// The longest: a peer that waits finds that long enough, and a processor finds it nothing.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Something that connections come from: a listener, or one of your own around it.
 ///
-/// Shape: what a server and [`Incoming`] need. Connections are whatever
+/// Shape: what a [`Server`](super::Server) and [`Incoming`] need. Connections are whatever
 /// [`accept`](Self::accept) gives; those of this module are a stream and its peer's address.
 ///
 /// # Examples

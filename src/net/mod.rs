@@ -66,11 +66,13 @@ mod accept;
 mod address;
 mod convert;
 mod datagram;
+mod datagrams;
 #[cfg(feature = "futures-io")]
 mod futures_io;
 mod handle;
 #[cfg(feature = "hyper")]
 mod hyper;
+mod server;
 mod socket;
 mod stream;
 mod tcp;
@@ -84,6 +86,8 @@ pub use std::net::{
 
 pub use accept::{Accept, Incoming};
 pub use address::ToSocketAddrs;
+pub use datagrams::{Datagram, Datagrams};
+pub use server::{Server, ServerHandle};
 pub use tcp::{TcpListener, TcpStream};
 pub use udp::UdpSocket;
 pub use unix::{UnixListener, UnixStream};

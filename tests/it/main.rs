@@ -15,6 +15,9 @@ mod net;
 mod reactor;
 mod regressions;
 mod scope;
+mod server;
+#[cfg(feature = "signal")]
+mod signals;
 mod support;
 mod sync;
 mod task;

@@ -31,6 +31,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/net/convert.rs",
     "src/net/hyper.rs",
     "src/reactor/inbox.rs",
+    "src/signal.rs",
     "src/sync/mutex.rs",
     "src/sys/raw.rs",
 ];
@@ -45,6 +46,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("reactor", 3),
     ("hub", 4),
     ("sync", 5),
+    ("signal", 6),
     ("net", 6),
     ("io", 6),
     ("dns", 6),
