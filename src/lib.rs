@@ -7,6 +7,7 @@ mod deferred;
 mod dns;
 mod hub;
 pub mod net;
+pub mod process;
 mod reactor;
 mod report;
 #[cfg(feature = "signal")]

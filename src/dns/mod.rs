@@ -38,7 +38,7 @@ use std::{
 use self::pool::{Job, Pool};
 use crate::{
     hub::{
-        Hub, Message,
+        Hub, Message, fork,
         park::{Mode, Wait, WaitOn, Wake},
     },
     reactor::Inbox,
@@ -48,8 +48,12 @@ use crate::{
 /// What a question gives.
 type Answer = io::Result<Vec<SocketAddr>>;
 
-/// The threads of the process.
-static POOL: Pool = Pool::new();
+/// How many forks deep names are looked up by threads that exist.
+const GENERATIONS: usize = 16;
+
+/// The threads of the process, one set for each generation of forks: the child of a fork has none
+/// of its parent's, and its parent's lock may be held by nobody.
+static POOLS: [Pool; GENERATIONS] = [const { Pool::new() }; GENERATIONS];
 
 /// Asks the system's resolver for the addresses of `host`, and parks until it answers.
 ///
@@ -68,7 +72,10 @@ static POOL: Pool = Pool::new();
 /// getaddrinfo(3), through `std::net::ToSocketAddrs`.
 pub(crate) fn resolve(host: &str, port: u16) -> Answer {
     let host = host.to_owned();
-    ask(&POOL, move || Ok((host.as_str(), port).to_socket_addrs()?.collect()))
+    let pool = POOLS.get(fork::generation()).ok_or_else(|| {
+        io::Error::other("too many forks deep for names to be looked up; pass addresses")
+    })?;
+    ask(pool, move || Ok((host.as_str(), port).to_socket_addrs()?.collect()))
 }
 
 /// Has `question` answered by a thread of `pool`, and parks until it is.

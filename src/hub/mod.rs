@@ -37,6 +37,7 @@
 
 mod calls;
 mod control;
+pub(crate) mod fork;
 pub(crate) mod io;
 mod join;
 pub(crate) mod kept;

@@ -30,6 +30,7 @@ use std::{
 use super::{
     BATCH, CURRENT, Hub, PACE_AFTER, POLL_AFTER_NS, POLL_EVERY, SHORT_QUEUE,
     control::{Ctl, Kill, Role, State},
+    fork,
     join::JoinError,
     park::Wake,
     queue::Lookahead,
@@ -48,7 +49,7 @@ const SHUTDOWN_LIMIT_DEFAULT: Duration = Duration::from_secs(10);
 thread_local! {
     /// The first numbers that no run of this thread has drawn yet: of greenlets (runs share them)
     /// and of tickets. Handles and wakers that outlive their run find nobody.
-    static UNDRAWN: Cell<(u64, u64)> = const { Cell::new((1, 1)) };
+    pub(super) static UNDRAWN: Cell<(u64, u64)> = const { Cell::new((1, 1)) };
 }
 
 /// Why a run has no value.
@@ -122,7 +123,7 @@ impl Fate {
 /// The first call in a process installs a handler for SIGSEGV and SIGBUS that names a greenlet
 /// whose stack overflows (and hands everything else to the handler that was there), and a panic
 /// hook that notes where greenlets panic (and calls the one that was there). No other signal is
-/// touched.
+/// touched. In the child of a fork the reactor is gone; see [`process`](crate::process).
 ///
 /// # Panics
 ///
@@ -196,6 +197,7 @@ pub(crate) fn try_run_on<T>(clock: Box<dyn Clock>, f: impl FnOnce() -> T) -> Res
     );
     catch_overflows();
     unwind::install_hook();
+    fork::watch();
     let _alt_stack = AltStack::ensure();
     let hub = Hub::new(clock).map_err(RunError::Unavailable)?;
     let mut outcome: Option<Result<T, Box<dyn Any + Send>>> = None;

@@ -5,6 +5,7 @@ mod bridge;
 mod coro;
 mod deferred;
 mod examples;
+mod fork;
 mod futures;
 mod hub;
 #[cfg(feature = "hyper")]
