@@ -155,7 +155,7 @@ fn wait_until<T: 'static>(
         (Err(Interrupt::TimedOut), Some(Err(failure))) if !failure.is_cancelled() => Err(failure),
         (Err(Interrupt::TimedOut), _) => Err(Failure::new(Elapsed::new())),
         (Err(Interrupt::Killed), Some(result)) => result,
-        (Err(Interrupt::Killed), None) => Err(Failure::new(Killed::new())),
+        (Err(Interrupt::Killed), None) => Err(Failure::new(Killed::of_current())),
         (Ok(()), None) => unreachable!("woken by the arrival, which has the result first"),
     }
 }
@@ -168,8 +168,8 @@ fn wait_until<T: 'static>(
 ///
 /// # Errors
 ///
-/// The Deferred fails with [`Cancelled`] when the greenlet was killed, and with the panic (its
-/// message, place and backtrace) when it panicked.
+/// The Deferred fails with [`Cancelled`] when the greenlet was killed, with [`Killed`] when that
+/// was for a reason, and with the panic (its message, place and backtrace) when it panicked.
 ///
 /// # Cancellation
 ///
@@ -196,9 +196,11 @@ pub fn wait_for_greenlet<T: 'static>(greenlet: Greenlet<T>) -> Deferred<T> {
 }
 
 impl JoinError {
-    /// The error as a [`Failure`]: [`Cancelled`] for a kill, the panic for a panic.
+    /// The error as a [`Failure`]: [`Cancelled`] for a kill, [`Killed`] for one with a reason, the
+    /// panic for a panic.
     pub fn into_failure(self) -> Failure {
         match self {
+            JoinError::Killed(killed) if killed.reason().is_some() => Failure::new(killed),
             JoinError::Killed(_) => Failure::new(Cancelled),
             JoinError::Panicked(panic) => {
                 let (payload, place, backtrace) = panic.into_parts();

@@ -18,7 +18,8 @@
 //!   does not), and a late error of it is reported.
 //! - `BRIDGE-4` Elapsed time and cancellation are different errors.
 //! - `BRIDGE-5` Cancelling the Deferred of a greenlet kills the greenlet; a killed greenlet
-//!   errbacks with `Cancelled`; a panic becomes a Failure with message, place and backtrace.
+//!   errbacks with `Cancelled`, or with `Killed` and the reason; a panic becomes a Failure with
+//!   message, place and backtrace.
 //! - `BRIDGE-6` Callbacks run in whoever fires them. A kill that unwinds through a callback goes
 //!   on.
 //! - `BRIDGE-7` A wait of main that nothing can end is reported, never a hang. What counts as able

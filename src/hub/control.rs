@@ -43,6 +43,7 @@ use std::{
 };
 
 use super::{
+    killed::Reason,
     park::WaitOn,
     unwind::{Frame, PanicNote},
 };
@@ -141,6 +142,8 @@ pub(super) struct Rare {
     pub(super) shielded_frames: usize,
     /// Where and how it last panicked.
     pub(super) panic: Option<Box<PanicNote>>,
+    /// Why it was killed.
+    pub(super) reason: Option<Reason>,
     /// The timer that is to start it.
     pub(super) start: Option<Key>,
     /// The round in which it was counted as unwinding when it suspended; 0 when it was not.

@@ -11,16 +11,23 @@
 //! std `JoinHandle`; gevent `Greenlet.link`, without its double reports.
 
 use std::{
-    any::Any, backtrace::Backtrace, cell::Cell, fmt, panic::Location, rc::Rc, time::Duration,
+    any::Any,
+    backtrace::Backtrace,
+    cell::{Cell, RefCell},
+    fmt,
+    panic::Location,
+    rc::Rc,
+    time::Duration,
 };
 
 use super::{
     Hub, Killed,
+    completed::Ended,
     control::Ctl,
     park::{Mode, Wait, WaitOn, Wake},
     unwind::{self, PanicNote},
 };
-use crate::{report, time::Deadline};
+use crate::{Failure, report, time::Deadline};
 
 /// Reports what a waker has panicked with: nobody else hears of it, for the hook only notes what a
 /// greenlet panics with.
@@ -66,7 +73,7 @@ pub enum Ending {
     /// Its closure returned.
     Returned,
     /// It was killed.
-    Killed,
+    Killed(Killed),
     /// It panicked, with this message.
     Panicked(String),
 }
@@ -92,15 +99,75 @@ struct PanicParts {
 
 /// Whom the end makes ready. One at most, because the handle that waits is not shared.
 #[derive(Default)]
-enum Waiter {
+pub(super) enum Waiter {
     #[default]
     None,
     Wake(Wake),
     Call(Box<dyn FnOnce()>),
+    /// A set of them, and the key by which it knows this one.
+    Set(Rc<Ended>, u32),
 }
 
-/// A function that is told of the end.
-type Link = Box<dyn FnOnce(&Ending)>;
+/// A function that is to be told of the end of a greenlet: given by [`Greenlet::link`].
+///
+/// Dropping it changes nothing: the function is still called.
+///
+/// # Source
+///
+/// gevent `Greenlet.unlink`, which asks for the function itself.
+pub struct Link(Rc<dyn Linked>);
+
+/// A function that may be taken back: hides its type.
+trait Linked {
+    /// Calls it, unless it was called or taken back.
+    fn call(&self, ending: &Ending);
+    /// Takes it back. Returns whether it was there.
+    fn unlink(&self) -> bool;
+    /// Whether it is still to be called.
+    fn is_linked(&self) -> bool;
+}
+
+/// The function, until it is called or taken back.
+struct LinkedFn<F>(RefCell<Option<F>>);
+
+impl<F: FnOnce(&Ending)> Linked for LinkedFn<F> {
+    fn call(&self, ending: &Ending) {
+        let f = self.0.take();
+        if let Some(f) = f {
+            f(ending);
+        }
+    }
+
+    fn unlink(&self) -> bool {
+        let f = self.0.take();
+        f.is_some()
+    }
+
+    fn is_linked(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+}
+
+impl Link {
+    fn new(f: impl FnOnce(&Ending) + 'static) -> Link {
+        Link(Rc::new(LinkedFn(RefCell::new(Some(f)))))
+    }
+
+    /// Takes the function back and drops it. Returns whether it had still been to be called.
+    ///
+    /// # Cancellation
+    ///
+    /// Cancellation point: never.
+    pub fn unlink(self) -> bool {
+        self.0.unlink()
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("linked", &self.0.is_linked()).finish()
+    }
+}
 
 /// What the handle and its greenlet share: one allocation, small, because a million may exist.
 pub(super) struct Join<T> {
@@ -150,6 +217,7 @@ impl<T> Join<T> {
         match self.waiter.take() {
             Waiter::None => {}
             Waiter::Wake(wake) => hub.wake(wake),
+            Waiter::Set(ended, key) => ended.add(Some(hub), key),
             // A waker is code of others, and may panic.
             Waiter::Call(wake) => unwind::catch(wake).unwrap_or_else(report_waker),
         }
@@ -157,7 +225,7 @@ impl<T> Join<T> {
             let ending = Rc::new(self.ending());
             for link in *links {
                 let ending = Rc::clone(&ending);
-                hub.call_soon(Box::new(move || link(&ending)));
+                hub.call_soon(Box::new(move || link.0.call(&ending)));
             }
         }
     }
@@ -167,7 +235,7 @@ impl<T> Join<T> {
         let result = self.result.take();
         let ending = match &result {
             None | Some(Ok(_)) => Ending::Returned,
-            Some(Err(JoinError::Killed(_))) => Ending::Killed,
+            Some(Err(JoinError::Killed(killed))) => Ending::Killed(killed.clone()),
             Some(Err(JoinError::Panicked(panic))) => Ending::Panicked(panic.message().to_owned()),
         };
         self.result.set(result);
@@ -184,9 +252,12 @@ impl<T> Join<T> {
         self.result.take()
     }
 
-    pub(super) fn link(&self, link: Link) {
+    fn link(&self, link: &Link) {
         let mut links = self.links.take().unwrap_or_default();
-        links.push(link);
+        if links.len() == links.capacity() {
+            links.retain(|link| link.0.is_linked()); // Those taken back must not pile up.
+        }
+        links.push(Link(Rc::clone(&link.0)));
         self.links.set(Some(links));
     }
 
@@ -213,12 +284,12 @@ impl<T> Join<T> {
         Ok(wait.park(deadline, Mode::Infallible)?)
     }
 
-    fn kill(&self) {
+    fn kill_as(&self, killed: Killed) {
         if !self.is_finished()
             && let Some(hub) = Hub::current()
             && let Some(ctl) = hub.find(self.slot, self.id)
         {
-            hub.kill(ctl);
+            hub.kill_as(ctl, killed);
         }
     }
 }
@@ -319,15 +390,38 @@ impl<T> Greenlet<T> {
     ///
     /// # Source
     ///
-    /// gevent `Greenlet.kill(block=False)`; to wait as well, [`join`](Self::join).
+    /// gevent `Greenlet.kill(block=False)`; to wait as well, [`join`](Self::join) it, or
+    /// [`join_timeout`](Self::join_timeout).
     pub fn kill(&self) {
-        self.packet.join().kill();
+        self.kill_as(Killed::plain());
+    }
+
+    /// As [`kill`](Self::kill), and says why: whoever is told of the kill is told the reason.
+    ///
+    /// Shape: any error is a reason, and `Failure::msg` makes one of a text. It is in the
+    /// [`Killed`] that the joiner gets, in the [`Ending`] that links get, and in the errors of the
+    /// greenlet's own calls that fail because a kill cannot unwind: so a greenlet that waits inside
+    /// [`shield`](crate::shield), in calls that can fail, gets it there and may say it to a client
+    /// before it ends. The first kill counts, with its reason or without; later ones change
+    /// nothing.
+    ///
+    /// # Cancellation
+    ///
+    /// Cancellation point: never.
+    ///
+    /// # Source
+    ///
+    /// gevent `Greenlet.kill(exception)` and `throw`. There the target may catch it and live;
+    /// here a kill stays.
+    pub fn kill_with(&self, reason: impl Into<Failure>) {
+        self.kill_as(Killed::because(reason));
     }
 
     /// Calls `f` once when the greenlet has ended; soon, if it has ended already.
     ///
     /// Shape: `f` runs on a callback greenlet, so it may block. Links run in the order in which
-    /// they were made. A panic in one is reported and stops no other.
+    /// they were made. A panic in one is reported and stops no other. What it gives takes `f` back;
+    /// a link may so take back a later one.
     ///
     /// # Cancellation
     ///
@@ -336,15 +430,21 @@ impl<T> Greenlet<T> {
     /// # Source
     ///
     /// gevent `Greenlet.link`.
-    pub fn link(&self, f: impl FnOnce(&Ending) + 'static) {
+    pub fn link(&self, f: impl FnOnce(&Ending) + 'static) -> Link {
+        let link = Link::new(f);
         if !self.is_finished() {
-            return self.packet.join().link(Box::new(f));
+            self.packet.join().link(&link);
+            return link;
         }
         let ending = self.packet.join().ending();
         match Hub::current() {
-            Some(hub) => hub.call_soon(Box::new(move || f(&ending))),
-            None => f(&ending),
+            Some(hub) => {
+                let linked = Rc::clone(&link.0);
+                hub.call_soon(Box::new(move || linked.call(&ending)));
+            }
+            None => link.0.call(&ending),
         }
+        link
     }
 
     /// Calls `f` with the handle when the greenlet has ended, on a callback greenlet.
@@ -353,13 +453,23 @@ impl<T> Greenlet<T> {
         T: 'static,
     {
         let packet = Rc::clone(&self.packet);
-        packet.join().link(Box::new(move |_| f(self)));
+        packet.join().link(&Link::new(move |_| f(self)));
     }
 
     /// Calls `wake` on the greenlet's own stack when it has ended, in place of what was set before.
     /// It must not park.
     pub(crate) fn on_finish(&self, wake: Option<Box<dyn FnOnce()>>) {
-        self.packet.join().waiter.set(wake.map_or(Waiter::None, Waiter::Call));
+        self.watch(wake.map_or(Waiter::None, Waiter::Call));
+    }
+
+    /// Has `waiter` told of the end, in place of what was set before.
+    pub(super) fn watch(&self, waiter: Waiter) {
+        self.packet.join().waiter.set(waiter);
+    }
+
+    /// Asks it to end.
+    pub(super) fn kill_as(&self, killed: Killed) {
+        self.packet.join().kill_as(killed);
     }
 
     /// The result of a greenlet that has ended. No cancellation point.
@@ -406,7 +516,7 @@ impl JoinError {
         note: Option<Box<PanicNote>>,
     ) -> JoinError {
         if unwind::is_kill(&*payload) {
-            return JoinError::Killed(Killed(()));
+            return JoinError::Killed(Killed::of_current());
         }
         let message = unwind::message_of(&*payload);
         let note = note.filter(|note| note.is_of(&message));
@@ -432,6 +542,14 @@ impl JoinError {
     pub(super) fn told_to_scope() -> JoinError {
         let message = "its panic was given to its scope";
         JoinError::from_payload(Box::new(message), None)
+    }
+
+    /// How it was killed, if it was.
+    pub fn killed(&self) -> Option<&Killed> {
+        match self {
+            JoinError::Killed(killed) => Some(killed),
+            JoinError::Panicked(_) => None,
+        }
     }
 
     /// Whether it was killed.

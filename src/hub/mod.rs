@@ -36,11 +36,13 @@
 //! gevent `hub.py`, trio `_run.py`; tokio `current_thread` for a bounded number of resumes a poll.
 
 mod calls;
+mod completed;
 mod control;
 pub(crate) mod fork;
 pub(crate) mod io;
 mod join;
 pub(crate) mod kept;
+mod killed;
 #[cfg(debug_assertions)]
 mod lint;
 pub(crate) mod park;
@@ -63,14 +65,18 @@ use std::{
 };
 
 pub use calls::{DelayedCall, DelayedCallError, Reactor, ReactorHandle, Stopped, reactor};
+pub use completed::{
+    AsCompleted, as_completed, joinall, joinall_timeout, killall, killall_timeout,
+};
 pub use io::{wait_readable, wait_writable};
-pub use join::{Ending, Greenlet, JoinError, Panic};
+pub use join::{Ending, Greenlet, JoinError, Link, Panic};
+pub use killed::Killed;
 pub use report::{Parked, Report};
 pub use run::{RunError, run, try_run};
 pub use scope::{Scope, ScopedGreenlet, scope};
 pub use slice::yield_if_due;
 pub use spawn::{Builder, GreenletRef, current, spawn, spawn_later};
-pub use timeout::{Elapsed, Killed, shield, sleep, timeout, yield_now};
+pub use timeout::{Elapsed, shield, sleep, timeout, yield_now};
 pub use unwind::is_kill;
 
 pub(crate) use calls::Message;

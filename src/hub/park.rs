@@ -50,6 +50,8 @@ pub(crate) enum WaitOn {
     Elapsed,
     /// The end of the greenlet in this slot.
     Join(u32),
+    /// The end of any of so many greenlets.
+    Greenlets(u32),
     /// `wait_for_deferred`.
     Deferred,
     /// `wait_for_future`.
@@ -86,6 +88,7 @@ impl fmt::Display for WaitOn {
             WaitOn::Writable(fd) => write!(f, "descriptor {fd} to become writable"),
             WaitOn::Elapsed => write!(f, "nothing (its time is over)"),
             WaitOn::Join(slot) => write!(f, "the end of the greenlet in slot {slot}"),
+            WaitOn::Greenlets(count) => write!(f, "the end of any of {count} greenlet(s)"),
             WaitOn::Deferred => write!(f, "a Deferred to fire"),
             WaitOn::Future => write!(f, "a future to be ready"),
             WaitOn::Scope(count) => write!(f, "{count} child(ren) of its scope"),
@@ -184,7 +187,7 @@ impl From<Interrupt> for io::Error {
     fn from(interrupt: Interrupt) -> io::Error {
         match interrupt {
             Interrupt::TimedOut => io::Error::new(io::ErrorKind::TimedOut, super::Elapsed(())),
-            Interrupt::Killed => io::Error::other(super::Killed(())),
+            Interrupt::Killed => io::Error::other(super::Killed::of_current()),
         }
     }
 }

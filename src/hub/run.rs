@@ -28,7 +28,7 @@ use std::{
 };
 
 use super::{
-    BATCH, CURRENT, Hub, PACE_AFTER, POLL_AFTER_NS, POLL_EVERY, SHORT_QUEUE,
+    BATCH, CURRENT, Hub, Killed, PACE_AFTER, POLL_AFTER_NS, POLL_EVERY, SHORT_QUEUE,
     control::{Ctl, Kill, Role, State},
     fork,
     join::JoinError,
@@ -59,7 +59,7 @@ pub enum RunError {
     /// Somebody called `stop`.
     Stopped,
     /// The main greenlet was killed.
-    Killed,
+    Killed(Killed),
     /// The main greenlet waited, and nothing could ever have woken it. The report lists what was
     /// parked, on what, since when.
     WouldBlockForever(Report),
@@ -71,7 +71,10 @@ impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RunError::Stopped => f.write_str("the reactor was stopped before main ended"),
-            RunError::Killed => f.write_str("the main greenlet was killed"),
+            RunError::Killed(killed) => match killed.reason() {
+                Some(reason) => write!(f, "the main greenlet was killed: {reason}"),
+                None => f.write_str("the main greenlet was killed"),
+            },
             RunError::WouldBlockForever(report) => write!(
                 f,
                 "the main greenlet would wait for ever: nothing that is left can wake it. \
@@ -206,16 +209,20 @@ pub(crate) fn try_run_on<T>(clock: Box<dyn Clock>, f: impl FnOnce() -> T) -> Res
     match outcome.expect("main has ended") {
         Ok(value) => Ok(value),
         Err(payload) if unwind::is_kill(&*payload) => {
-            Err(hub.fate.verdict.take().unwrap_or(RunError::Killed))
+            Err(hub.fate.verdict.take().unwrap_or(RunError::Killed(Killed::plain())))
         }
         Err(payload) => std::panic::resume_unwind(payload),
     }
 }
 
 /// A panic that ends main was printed when it happened, unless it came from another greenlet, by
-/// way of a scope, or was raised without the panic hook.
+/// way of a scope, or was raised without the panic hook. Of a kill, the reason is kept.
 fn say_what_was_not_said(payload: Box<dyn Any + Send>) -> Box<dyn Any + Send> {
-    if !unwind::is_kill(&*payload) {
+    if unwind::is_kill(&*payload) {
+        let hub = Hub::current().expect("main runs on a hub");
+        let mut verdict = hub.fate.verdict.borrow_mut();
+        verdict.get_or_insert_with(|| RunError::Killed(Killed::of_current()));
+    } else {
         let message = unwind::message_of(&*payload);
         let note = unwind::here().and_then(unwind::take_note).filter(|note| note.is_of(&message));
         if !note.as_ref().is_some_and(|note| note.printed) {
@@ -246,6 +253,7 @@ impl Hub {
                     ctl.kill.set(Kill::Pending);
                 }
                 main();
+                Killed::forget(ctl);
                 let hub = Hub::current().expect("a greenlet runs on a hub");
                 hub.fate.main_ended.set(true);
             })

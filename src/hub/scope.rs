@@ -35,7 +35,7 @@ use super::{
     spawn::{Builder, GreenletRef},
     unwind,
 };
-use crate::time::Deadline;
+use crate::{Failure, time::Deadline};
 
 /// Spawns greenlets that may borrow what outlives the scope; see [`scope`].
 pub struct Scope<'scope, 'env: 'scope> {
@@ -320,6 +320,11 @@ impl<T> ScopedGreenlet<'_, T> {
     /// Asks the child to end, as [`Greenlet::kill`].
     pub fn kill(&self) {
         self.greenlet.kill();
+    }
+
+    /// Asks the child to end for a reason, as [`Greenlet::kill_with`].
+    pub fn kill_with(&self, reason: impl Into<Failure>) {
+        self.greenlet.kill_with(reason);
     }
 
     /// Whether it has ended.

@@ -12,13 +12,13 @@ use std::{
 };
 
 use super::{
-    Hub,
+    Hub, Killed,
     control::{Birth, Body, Ctl, Kill, Role, State},
     join::{Greenlet, Join, JoinError, Joinable},
     park::{CannotPark, Wake},
     unwind,
 };
-use crate::coro::StackPool;
+use crate::{Failure, coro::StackPool};
 
 /// Bytes of address space of the main greenlet's stack.
 const MAIN_STACK_BYTES: usize = 8 << 20;
@@ -388,6 +388,7 @@ impl<F: FnOnce() -> T, T, L> Body for Packet<F, T, L> {
         {
             report_panic("the destructor of a greenlet's result", ctl, payload);
         }
+        Killed::forget(ctl);
         drop(last);
         ctl.forget_name();
         drop(name);
@@ -557,8 +558,17 @@ impl GreenletRef {
 
     /// Asks it to end, as [`Greenlet::kill`].
     pub fn kill(&self) {
+        self.kill_as(Killed::plain());
+    }
+
+    /// Asks it to end for a reason, as [`Greenlet::kill_with`].
+    pub fn kill_with(&self, reason: impl Into<Failure>) {
+        self.kill_as(Killed::because(reason));
+    }
+
+    pub(super) fn kill_as(&self, killed: Killed) {
         if let Some((hub, ctl)) = self.find() {
-            hub.kill(ctl);
+            hub.kill_as(ctl, killed);
         }
     }
 
@@ -585,6 +595,7 @@ pub(super) fn run_call(ctl: Ctl, call: Box<dyn FnOnce()>) {
     {
         report_panic("a function that the reactor called", ctl, payload);
     }
+    Killed::forget(ctl);
 }
 
 /// Reports a panic of the current greenlet that can reach nobody.

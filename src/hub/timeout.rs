@@ -19,34 +19,15 @@ use super::{
 };
 use crate::time::Deadline;
 
-/// A greenlet was killed: what its joiner gets, and what its own fallible calls get where a kill
-/// cannot unwind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Killed(pub(super) ());
-
 /// The time given to something has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Elapsed(pub(super) ());
-
-impl Killed {
-    pub(crate) fn new() -> Killed {
-        Killed(())
-    }
-}
 
 impl Elapsed {
     pub(crate) fn new() -> Elapsed {
         Elapsed(())
     }
 }
-
-impl fmt::Display for Killed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the greenlet was killed")
-    }
-}
-
-impl Error for Killed {}
 
 impl fmt::Display for Elapsed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -182,9 +163,9 @@ pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed> 
 ///
 /// Shape: a kill that comes meanwhile stays pending and unwinds at the first cancellation point
 /// after `f`. Until then, calls that can fail (reads, writes, `wait_for_deferred`) and would have
-/// to wait fail with [`Killed`]; those that cannot fail (`sleep`, `yield_now`, `wait_for_future`)
-/// go on waiting. Timeouts that begin inside `f` work as usual. Outside [`run`](crate::run) it just
-/// calls `f`.
+/// to wait fail with [`Killed`](super::Killed); those that cannot fail (`sleep`, `yield_now`,
+/// `wait_for_future`) go on waiting. Timeouts that begin inside `f` work as usual. Outside
+/// [`run`](crate::run) it just calls `f`.
 ///
 /// A Rust function that C code calls must do its waiting inside `shield`: an unwind must not cross
 /// C frames, and Rust aborts the process when one tries to.

@@ -309,7 +309,11 @@ fn a_greenlet_killed_before_it_started_never_runs_and_drops_its_closure_on_its_o
             for _ in 0..5 {
                 yield_now();
             }
-            assert_eq!(*endings.borrow(), ["Killed"], "links are told, once");
+            assert_eq!(
+                *endings.borrow(),
+                ["Killed(Killed { reason: None })"],
+                "links are told, once"
+            );
         });
     }
 }
@@ -508,7 +512,11 @@ fn links_of_greenlets_that_the_end_of_the_run_kills_are_told() {
             }
             yield_now();
         });
-        assert_eq!(*trace.borrow(), ["Killed"], "with {others} slower ones");
+        assert_eq!(
+            *trace.borrow(),
+            ["Killed(Killed { reason: None })"],
+            "with {others} slower ones"
+        );
     }
 }
 

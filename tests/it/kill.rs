@@ -413,7 +413,7 @@ fn a_kill_of_main_ends_the_run_as_killed() {
         spawn(move || main.kill());
         sleep(AGES);
     });
-    assert!(matches!(ended, Err(RunError::Killed)), "{ended:?}");
+    assert!(matches!(ended, Err(RunError::Killed(_))), "{ended:?}");
     assert_eq!(*trace.borrow(), ["main unwound"]);
     let text = message(
         &*catch_unwind(|| {

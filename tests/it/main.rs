@@ -27,5 +27,6 @@ mod threads;
 mod tidy;
 #[cfg(feature = "tokio")]
 mod tokio;
+mod toolkit;
 mod udp;
 mod unix;

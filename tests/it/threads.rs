@@ -3,10 +3,11 @@
 //! All of it is checked by the compiler; a wrong line does not build.
 
 use greenloop::{
-    Abandoned, CancelHandle, Cancelled, Deadline, Deferred, DeferredFuture, DeferredList,
-    DelayedCall, DelayedCallError, Elapsed, Ending, Failure, FailureGroup, FirstError, Greenlet,
-    GreenletFuture, GreenletRef, JoinError, Killed, ListResult, Panic, Parked, PauseGuard, Reactor,
-    ReactorHandle, Report, Resolver, RunError, Scope, ScopedGreenlet, Stopped, SystemClock,
+    Abandoned, AsCompleted, CancelHandle, Cancelled, Deadline, Deferred, DeferredFuture,
+    DeferredList, DelayedCall, DelayedCallError, Elapsed, Ending, Failure, FailureGroup,
+    FirstError, Greenlet, GreenletFuture, GreenletRef, JoinError, Killed, Link, ListResult, Panic,
+    Parked, PauseGuard, Reactor, ReactorHandle, Report, Resolver, RunError, Scope, ScopedGreenlet,
+    Stopped, SystemClock,
     net::{TcpListener, TcpStream},
     sync::{
         Acquire, Event, Lock, Mutex, MutexGuard, OnceCell, OwnedMutexGuard, Permit, Receiver,
@@ -38,6 +39,8 @@ fn what_belongs_to_a_hub_stays_on_its_thread() {
         Greenlet<()>,
         GreenletFuture<()>,
         GreenletRef,
+        AsCompleted<()>,
+        Link,
         Scope<'_, '_>,
         ScopedGreenlet<'_, ()>,
         Deferred<()>,
