@@ -32,9 +32,9 @@ pub use deferred::{
 pub use hub::{
     AsCompleted, Builder, DelayedCall, DelayedCallError, Elapsed, Ending, Greenlet, GreenletRef,
     JoinError, Killed, Link, Panic, Parked, Reactor, ReactorHandle, Report, RunError, Scope,
-    ScopedGreenlet, Stopped, as_completed, current, is_kill, joinall, joinall_timeout, killall,
-    killall_timeout, reactor, run, scope, shield, sleep, spawn, spawn_later, timeout, try_run,
-    wait_readable, wait_writable, yield_if_due, yield_now,
+    ScopedGreenlet, Stopped, TryScope, as_completed, current, is_kill, joinall, joinall_timeout,
+    killall, killall_timeout, reactor, run, scope, shield, sleep, spawn, spawn_later, timeout,
+    try_run, try_scope, wait_readable, wait_writable, yield_if_due, yield_now,
 };
 pub use report::{Unhandled, UnhandledHook, set_unhandled_hook};
 pub use time::{Clock, Deadline, Passing, SystemClock};

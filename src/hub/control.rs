@@ -152,6 +152,14 @@ pub(super) struct Rare {
     pub(super) keepsake: Option<Rc<dyn Any>>,
 }
 
+impl Rare {
+    /// The earliest deadline among the timeouts that are not held back.
+    pub(super) fn frames_deadline(&self) -> Deadline {
+        let visible = self.frames.iter().skip(self.shielded_frames);
+        visible.map(|frame| frame.deadline).min().unwrap_or(Deadline::NEVER)
+    }
+}
+
 /// The block.
 #[repr(C, align(64))]
 pub(super) struct Control {
@@ -161,7 +169,7 @@ pub(super) struct Control {
     pub(super) kill: Cell<Kill>,
     /// Whether it is known to be unwinding; see `Hub::is_unwinding`.
     pub(super) unwinding: Cell<bool>,
-    /// `SHIELDED` and `TIMED`.
+    /// `SHIELDED`, `TIMED` and `ENDABLE`.
     marks: Cell<u8>,
     /// Its place in the table.
     pub(super) slot: u32,
@@ -189,6 +197,9 @@ const SHIELDED: u8 = 1;
 
 /// A mark: `frames_deadline` is not `NEVER`. So the second line is not looked at for it.
 const TIMED: u8 = 2;
+
+/// A mark: a scope may yet end its body, so that `frames_deadline` may come to be in the past.
+const ENDABLE: u8 = 4;
 
 const _: () = assert!(size_of::<Control>() == 128, "a block is two cache lines");
 const _: () = assert!(std::mem::offset_of!(Control, stack_pointer) == 64, "one line for a switch");
@@ -264,6 +275,13 @@ impl Ctl {
     pub(super) fn set_shielded(&self, shielded: bool) -> bool {
         let before = self.has(SHIELDED);
         self.mark(SHIELDED, shielded);
+        before
+    }
+
+    /// Says whether a scope may end its body, and returns whether one might.
+    pub(super) fn set_endable(&self, endable: bool) -> bool {
+        let before = self.has(ENDABLE);
+        self.mark(ENDABLE, endable);
         before
     }
 

@@ -462,6 +462,14 @@ impl<T> Greenlet<T> {
         self.watch(wake.map_or(Waiter::None, Waiter::Call));
     }
 
+    /// Parks until it has ended; the handle stays. As [`join`](Self::join) otherwise.
+    #[track_caller]
+    pub(crate) fn wait(&self) {
+        if let Err(error) = self.packet.join().wait(Deadline::NEVER) {
+            panic!("waiting for a greenlet: {error}");
+        }
+    }
+
     /// Has `waiter` told of the end, in place of what was set before.
     pub(super) fn watch(&self, waiter: Waiter) {
         self.packet.join().waiter.set(waiter);
@@ -524,6 +532,25 @@ impl JoinError {
         JoinError::Panicked(Panic(Box::new(PanicParts { payload, message, place, backtrace })))
     }
 
+    /// Runs `f`. Its panic becomes an error, as if a greenlet had panicked; a kill goes on.
+    pub(crate) fn catch<T>(f: impl FnOnce() -> T) -> Result<T, JoinError> {
+        unwind::catch(f).map_err(|payload| {
+            let ctl = unwind::here();
+            if unwind::is_kill(&*payload) {
+                unwind::rethrow(ctl, payload)
+            }
+            JoinError::from_payload(payload, ctl.and_then(unwind::take_note))
+        })
+    }
+
+    /// Goes on with a panic in the current greenlet.
+    pub(crate) fn resume(self) -> ! {
+        match unwind::here() {
+            Some(ctl) => self.rethrow(ctl),
+            None => panic!("{self}"),
+        }
+    }
+
     /// Goes on with a panic in the greenlet `ctl`, which takes over what the hook noted of it.
     pub(super) fn rethrow(self, ctl: Ctl) -> ! {
         match self {
@@ -538,9 +565,9 @@ impl JoinError {
         }
     }
 
-    /// The error of a child whose panic was given to its scope before anybody joined it.
+    /// The error of a child whose failure was given to its scope before anybody joined it.
     pub(super) fn told_to_scope() -> JoinError {
-        let message = "its panic was given to its scope";
+        let message = "what it failed with was given to its scope";
         JoinError::from_payload(Box::new(message), None)
     }
 
@@ -605,7 +632,7 @@ impl Panic {
         self.0.backtrace.as_ref()
     }
 
-    /// Payload, place and backtrace, for a [`Failure`](crate::Failure).
+    /// Payload, place and backtrace, for a [`Failure`].
     pub(crate) fn into_parts(self) -> (Box<dyn Any + Send>, Option<String>, Option<Backtrace>) {
         {
             let PanicParts { payload, place, backtrace, .. } = *self.0;

@@ -39,6 +39,7 @@ mod calls;
 mod completed;
 mod control;
 pub(crate) mod fork;
+mod group;
 pub(crate) mod io;
 mod join;
 pub(crate) mod kept;
@@ -54,6 +55,7 @@ mod scope;
 mod slice;
 mod spawn;
 mod timeout;
+mod try_scope;
 mod unwind;
 pub(crate) mod waker;
 
@@ -68,6 +70,7 @@ pub use calls::{DelayedCall, DelayedCallError, Reactor, ReactorHandle, Stopped, 
 pub use completed::{
     AsCompleted, as_completed, joinall, joinall_timeout, killall, killall_timeout,
 };
+pub use group::Group;
 pub use io::{wait_readable, wait_writable};
 pub use join::{Ending, Greenlet, JoinError, Link, Panic};
 pub use killed::Killed;
@@ -77,9 +80,11 @@ pub use scope::{Scope, ScopedGreenlet, scope};
 pub use slice::yield_if_due;
 pub use spawn::{Builder, GreenletRef, current, spawn, spawn_later};
 pub use timeout::{Elapsed, shield, sleep, timeout, yield_now};
+pub use try_scope::{TryScope, try_scope};
 pub use unwind::is_kill;
 
 pub(crate) use calls::Message;
+pub(crate) use group::Member;
 pub(crate) use quiet::settle;
 pub(crate) use run::try_run_on;
 

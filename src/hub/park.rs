@@ -50,7 +50,7 @@ pub(crate) enum WaitOn {
     Elapsed,
     /// The end of the greenlet in this slot.
     Join(u32),
-    /// The end of any of so many greenlets.
+    /// So many greenlets to end, or one of them.
     Greenlets(u32),
     /// `wait_for_deferred`.
     Deferred,
@@ -76,6 +76,8 @@ pub(crate) enum WaitOn {
     Message,
     /// Room in a channel.
     Room,
+    /// A place in a pool.
+    Place,
 }
 
 impl fmt::Display for WaitOn {
@@ -88,7 +90,7 @@ impl fmt::Display for WaitOn {
             WaitOn::Writable(fd) => write!(f, "descriptor {fd} to become writable"),
             WaitOn::Elapsed => write!(f, "nothing (its time is over)"),
             WaitOn::Join(slot) => write!(f, "the end of the greenlet in slot {slot}"),
-            WaitOn::Greenlets(count) => write!(f, "the end of any of {count} greenlet(s)"),
+            WaitOn::Greenlets(count) => write!(f, "{count} greenlet(s) to end"),
             WaitOn::Deferred => write!(f, "a Deferred to fire"),
             WaitOn::Future => write!(f, "a future to be ready"),
             WaitOn::Scope(count) => write!(f, "{count} child(ren) of its scope"),
@@ -100,6 +102,7 @@ impl fmt::Display for WaitOn {
             WaitOn::Condition => write!(f, "a condition variable to be notified"),
             WaitOn::Message => write!(f, "a message in a channel"),
             WaitOn::Room => write!(f, "room in a channel"),
+            WaitOn::Place => write!(f, "a place in a pool"),
             WaitOn::Tasks(count) => write!(f, "{count} cooperative task(s), all of them paused"),
         }
     }

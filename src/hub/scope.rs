@@ -1,6 +1,6 @@
 //! Scopes: greenlets that borrow from the one that spawned them.
 //!
-//! Floor 4. Uses: `spawn`, `park`. Used by: users.
+//! Floor 4. Uses: `spawn`, `park`. Used by: users, `try_scope`, `task`.
 //!
 //! # Invariants
 //!
@@ -30,23 +30,25 @@ use std::{
 
 use super::{
     Hub, NotSend,
+    control::Ctl,
     join::{Greenlet, JoinError},
     park::{Mode, Wait, WaitOn, Wake},
     spawn::{Builder, GreenletRef},
+    try_scope::end_body,
     unwind,
 };
 use crate::{Failure, time::Deadline};
 
 /// Spawns greenlets that may borrow what outlives the scope; see [`scope`].
 pub struct Scope<'scope, 'env: 'scope> {
-    state: Rc<State>,
+    pub(super) state: Rc<State>,
     scope: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,
     thread: NotSend,
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     /// Children that have not ended.
     running: Cell<usize>,
     children: RefCell<Vec<GreenletRef>>,
@@ -55,7 +57,10 @@ struct State {
     /// The first panic of a child that nobody joined, and what the hook noted of it.
     panic: Cell<Option<JoinError>>,
     /// Whether the children were killed: then so are those that come.
-    killed: Cell<bool>,
+    pub(super) killed: Cell<bool>,
+    /// The body, if a child's failure is to end it, while it runs: its greenlet, and the number of
+    /// its frame.
+    pub(super) body: Cell<Option<(Ctl, u64)>>,
 }
 
 /// The handle of a greenlet in a scope.
@@ -74,6 +79,9 @@ pub struct ScopedGreenlet<'scope, T> {
 ///   the unwind goes on.
 /// * A child panics: its siblings are killed, and `scope` panics with the child's payload, unless
 ///   somebody was waiting for the child in [`join`](ScopedGreenlet::join).
+///
+/// A limit to the whole, children and all: `timeout(limit, || scope(…))`. Children whose first
+/// error ends the others, and the body too: [`try_scope`](crate::try_scope).
 ///
 /// # Panics
 ///
@@ -109,38 +117,21 @@ pub fn scope<'env, F, T>(f: F) -> T
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
 {
+    let (hub, ctl) = begin("scope");
+    let scope = Scope::new();
+    let result = unwind::catch(|| f(&scope));
+    scope.state.end(hub, ctl, result)
+}
+
+/// The hub and the greenlet on which a scope begins.
+#[track_caller]
+pub(super) fn begin(name: &str) -> (&'static Hub, Ctl) {
     let hub = Hub::current();
     let ctl = hub.and_then(|hub| hub.may_park().ok());
     let (Some(hub), Some(ctl)) = (hub, ctl) else {
-        panic!("greenloop::scope: call it inside greenloop::run, on a greenlet");
+        panic!("greenloop::{name}: call it inside greenloop::run, on a greenlet");
     };
-    let scope = Scope {
-        state: Rc::default(),
-        scope: PhantomData,
-        env: PhantomData,
-        thread: NotSend::default(),
-    };
-    let result = unwind::catch(|| f(&scope));
-    if result.is_err() {
-        scope.state.kill_all();
-    }
-    let interrupted = scope.state.wait(hub, ctl);
-    let panic = scope.state.panic.take();
-    match (result, panic) {
-        (Err(payload), panic) => {
-            if let Some(panic) = panic {
-                report(&panic);
-            }
-            unwind::rethrow(Some(ctl), payload)
-        }
-        (Ok(_), Some(panic)) => panic.rethrow(ctl),
-        (Ok(value), None) => {
-            if interrupted {
-                hub.checkpoint(Mode::Infallible);
-            }
-            value
-        }
-    }
+    (hub, ctl)
 }
 
 /// Reports the panic of a child that can reach nobody, because another one does.
@@ -149,7 +140,45 @@ fn report(panic: &JoinError) {
 }
 
 impl State {
-    fn kill_all(&self) {
+    /// Ends the scope whose body has ended with `result`: waits for the children, and goes on with
+    /// whatever unwinds.
+    pub(super) fn end<T>(
+        &self,
+        hub: &'static Hub,
+        ctl: Ctl,
+        result: Result<T, Box<dyn Any + Send>>,
+    ) -> T {
+        if result.is_err() {
+            self.kill_all();
+        }
+        let interrupted = self.wait(hub, ctl);
+        let panic = self.panic.take();
+        match (result, panic) {
+            (Err(payload), panic) => {
+                if let Some(panic) = panic {
+                    report(&panic);
+                }
+                unwind::rethrow(Some(ctl), payload)
+            }
+            (Ok(_), Some(panic)) => panic.rethrow(ctl),
+            (Ok(value), None) => {
+                if interrupted {
+                    hub.checkpoint(Mode::Infallible);
+                }
+                value
+            }
+        }
+    }
+
+    /// Ends the children, and the body, if it is one that is to be ended.
+    pub(super) fn end_all(&self) {
+        self.kill_all();
+        if let (Some(hub), Some((ctl, frame))) = (Hub::current(), self.body.get()) {
+            end_body(hub, ctl, frame);
+        }
+    }
+
+    pub(super) fn kill_all(&self) {
         self.killed.set(true);
         for child in self.children.borrow().iter() {
             child.kill();
@@ -167,7 +196,7 @@ impl State {
 
     /// Waits for every child, whatever comes (`SCOPE-1`). Returns whether a kill or timeout came,
     /// which is still to unwind.
-    fn wait(&self, hub: &'static Hub, ctl: super::control::Ctl) -> bool {
+    fn wait(&self, hub: &'static Hub, ctl: Ctl) -> bool {
         let mut mode = Mode::Noticing;
         while self.running.get() > 0 {
             let wait = Wait::begin(hub, WaitOn::Scope(self.running.get() as u32));
@@ -196,7 +225,7 @@ impl State {
             out.set(Some(panic));
             return;
         }
-        self.kill_all();
+        self.end_all();
         match self.panic.take() {
             None => self.panic.set(Some(panic)),
             Some(first) => {
@@ -222,7 +251,16 @@ impl Drop for Ended {
     }
 }
 
-impl<'scope> Scope<'scope, '_> {
+impl<'scope, 'env> Scope<'scope, 'env> {
+    pub(super) fn new() -> Scope<'scope, 'env> {
+        Scope {
+            state: Rc::default(),
+            scope: PhantomData,
+            env: PhantomData,
+            thread: NotSend::default(),
+        }
+    }
+
     /// Spawns a greenlet that may borrow.
     ///
     /// # Panics
@@ -253,6 +291,20 @@ impl<'scope> Scope<'scope, '_> {
         F: FnOnce() -> T + 'scope,
         T: 'scope,
     {
+        self.spawn_child(builder, Location::caller(), move || Some(f()))
+    }
+
+    /// As `spawn_with`, for a closure that gives no value if it has told the scope why.
+    pub(super) fn spawn_child<F, T>(
+        &'scope self,
+        builder: Builder,
+        place: &'static Location<'static>,
+        f: F,
+    ) -> std::io::Result<ScopedGreenlet<'scope, T>>
+    where
+        F: FnOnce() -> Option<T> + 'scope,
+        T: 'scope,
+    {
         let ended = Ended(Rc::clone(&self.state));
         self.state.running.set(self.state.running.get() + 1);
         let panic = Rc::new(Cell::new(None));
@@ -260,7 +312,7 @@ impl<'scope> Scope<'scope, '_> {
         let (panic_out, is_joined) = (Rc::clone(&panic), Rc::clone(&joined));
         let state = Rc::clone(&self.state);
         let body = move || match unwind::catch(f) {
-            Ok(value) => Some(value),
+            Ok(value) => value,
             Err(payload) if unwind::is_kill(&*payload) => unwind::rethrow(unwind::here(), payload),
             Err(payload) => {
                 state.child_panicked(payload, &is_joined, &panic_out);
@@ -271,7 +323,7 @@ impl<'scope> Scope<'scope, '_> {
         // all that `f` and `T` borrow, outlives the scope. The result lies in the join state, which
         // the handle shares: the handle is bound by 'scope too, and if it is leaked the result is
         // leaked with it, unread. `ended` is dropped after all of them (SCOPE-2).
-        let spawned = unsafe { builder.spawn_unchecked(Location::caller(), body, ended) };
+        let spawned = unsafe { builder.spawn_unchecked(place, body, ended) };
         let greenlet = spawned?;
         let child = greenlet.as_ref();
         if self.state.killed.get() {
@@ -294,7 +346,8 @@ impl<T> ScopedGreenlet<'_, T> {
     ///
     /// # Cancellation
     ///
-    /// As [`Greenlet::join`].
+    /// As [`Greenlet::join`]; and a kill of the caller, or the end of its scope's body, unwinds
+    /// before an error of the child is returned, for it is mostly the cause of that.
     #[track_caller]
     pub fn join(self) -> Result<T, JoinError> {
         /// Gives the child back to its scope if the join is left by an unwind.
@@ -310,11 +363,23 @@ impl<T> ScopedGreenlet<'_, T> {
         self.joined.set(true);
         let joining = Joining(&self.joined, &self.panic);
         let joined = self.greenlet.join();
+        // What ended the child may be meant for the joiner too: that comes before the child's
+        // error, which is of no use to one that is ending.
+        if !matches!(joined, Ok(Some(_)))
+            && let Some(hub) = Hub::current()
+        {
+            hub.checkpoint(Mode::Infallible);
+        }
         std::mem::forget(joining);
         match joined? {
             Some(value) => Ok(value),
             None => Err(self.panic.take().unwrap_or_else(JoinError::told_to_scope)),
         }
+    }
+
+    /// The child without its result: a reference that may be cloned, and outlives the scope.
+    pub fn as_ref(&self) -> GreenletRef {
+        self.greenlet.as_ref()
     }
 
     /// Asks the child to end, as [`Greenlet::kill`].

@@ -172,8 +172,23 @@ impl Builder {
         F: FnOnce() -> T + 'static,
         T: 'static,
     {
+        self.spawn_holding(place, f, ())
+    }
+
+    /// As [`spawn`](Self::spawn). `last` is dropped when all else of the greenlet is gone; that
+    /// must neither unwind nor park.
+    pub(super) fn spawn_holding<F, T>(
+        self,
+        place: &'static Location<'static>,
+        f: F,
+        last: impl Sized + 'static,
+    ) -> io::Result<Greenlet<T>>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
         let hub = Hub::current().ok_or(CannotPark::OutsideRun)?;
-        let (greenlet, ctl) = hub.create(self, place, f)?;
+        let (greenlet, ctl) = hub.create(self, place, f, last)?;
         hub.ready.push(ctl);
         Ok(greenlet)
     }
@@ -190,7 +205,7 @@ impl Builder {
         T: 'static,
     {
         let hub = Hub::current().ok_or(CannotPark::OutsideRun)?;
-        let (greenlet, ctl) = hub.create(self, Location::caller(), f)?;
+        let (greenlet, ctl) = hub.create(self, Location::caller(), f, ())?;
         ctl.state.set(State::Delayed);
         let deadline = hub.deadline_in(delay);
         if !deadline.is_never() {
@@ -236,13 +251,14 @@ impl Hub {
         builder: Builder,
         place: &'static Location<'static>,
         f: F,
+        last: impl Sized + 'static,
     ) -> io::Result<(Greenlet<T>, Ctl)>
     where
         F: FnOnce() -> T + 'static,
         T: 'static,
     {
-        // SAFETY: `F` and `T` are 'static.
-        unsafe { self.create_unchecked(builder, place, f, (), unjoined_error::<T>) }
+        // SAFETY: `F` and `T` are 'static, and so is `last`.
+        unsafe { self.create_unchecked(builder, place, f, last, unjoined_error::<T>) }
     }
 
     /// Makes a greenlet that is in no queue yet.

@@ -148,9 +148,13 @@ pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed> 
     let id = hub.next_ticket();
     let deadline = hub.deadline_in(limit);
     ctl.rare(|rare| rare.frames.push(Frame { deadline, id, raised: false }));
-    let outer = ctl.set_frames_deadline(ctl.frames_deadline().min(deadline));
+    ctl.set_frames_deadline(ctl.frames_deadline().min(deadline));
     let result = unwind::catch(f);
-    ctl.rare(|rare| rare.frames.pop());
+    // Not what it was before: a scope around this may have ended its body.
+    let outer = ctl.rare(|rare| {
+        rare.frames.pop();
+        rare.frames_deadline()
+    });
     ctl.set_frames_deadline(outer);
     match result {
         Ok(value) => Ok(value),
@@ -182,24 +186,28 @@ pub fn shield<T>(f: impl FnOnce() -> T) -> T {
     struct Restore {
         ctl: Ctl,
         shielded: bool,
-        frames: usize,
-        deadline: Deadline,
+        endable: bool,
+        /// How many timeouts were held back before; none if there is nothing to restore.
+        frames: Option<usize>,
     }
     impl Drop for Restore {
         fn drop(&mut self) {
             self.ctl.set_shielded(self.shielded);
-            if !self.deadline.is_never() {
-                self.ctl.rare(|rare| rare.shielded_frames = self.frames);
-                self.ctl.set_frames_deadline(self.deadline);
+            if let Some(frames) = self.frames {
+                let deadline = self.ctl.rare(|rare| {
+                    rare.shielded_frames = frames;
+                    rare.frames_deadline()
+                });
+                self.ctl.set_frames_deadline(deadline);
+                self.ctl.set_endable(self.endable);
             }
         }
     }
     // Without a timeout around it (nearly always) there is nothing to hold back.
-    let deadline = ctl.set_frames_deadline(Deadline::NEVER);
-    let frames = match deadline.is_never() {
-        true => 0,
-        false => ctl.rare(|rare| std::mem::replace(&mut rare.shielded_frames, rare.frames.len())),
-    };
-    let _restore = Restore { ctl, shielded: ctl.set_shielded(true), frames, deadline };
+    let is_timed = !ctl.set_frames_deadline(Deadline::NEVER).is_never();
+    let endable = ctl.set_endable(false);
+    let frames = (is_timed || endable)
+        .then(|| ctl.rare(|rare| std::mem::replace(&mut rare.shielded_frames, rare.frames.len())));
+    let _restore = Restore { ctl, shielded: ctl.set_shielded(true), endable, frames };
     f()
 }

@@ -6,7 +6,8 @@
 //! |---|---|
 //! | a function that is to be called at regular times | [`LoopingCall`] |
 //! | a function that is to be called once, later | [`defer_later`] |
-//! | many answers, some at a time | [`map_concurrent`] |
+//! | many answers, some at a time | [`Pool`] |
+//! | greenlets to be ended together, that come and go | [`Group`] |
 //! | a long computation of your own | [`yield_if_due`](crate::yield_if_due) in its loop |
 //! | many long computations, as iterators | [`cooperate`], [`coiterate`], [`Cooperator`] |
 //! | the `main` of a program | [`react()`] |
@@ -18,20 +19,24 @@
 //!
 //! # Source
 //!
-//! Twisted `twisted.internet.task`.
+//! Twisted `twisted.internet.task`; gevent `pool`.
 
 mod cooperative;
 mod cooperator;
 mod delay;
+mod imap;
 mod looping;
-mod map;
+mod pool;
 mod react;
+mod slots;
 mod step;
 
+pub use crate::hub::Group;
 pub use cooperative::{CooperativeTask, TaskEnded, TaskPause};
 pub use cooperator::{Cooperator, coiterate, cooperate};
 pub use delay::defer_later;
+pub use imap::Imap;
 pub use looping::{Looping, LoopingCall};
-pub use map::map_concurrent;
+pub use pool::{Pool, PoolSlot};
 pub use react::react;
 pub use step::Step;

@@ -13,6 +13,7 @@ mod hyper;
 mod io;
 mod kill;
 mod net;
+mod pool;
 mod reactor;
 mod regressions;
 mod scope;

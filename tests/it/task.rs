@@ -16,8 +16,8 @@ use greenloop::{
     net::TcpStream,
     reactor, run, shield, sleep, spawn, spawn_later,
     task::{
-        CooperativeTask, Cooperator, LoopingCall, Step, TaskEnded, TaskPause, coiterate, cooperate,
-        defer_later, map_concurrent, react,
+        CooperativeTask, Cooperator, LoopingCall, Pool, Step, TaskEnded, TaskPause, coiterate,
+        cooperate, defer_later, react,
     },
     testing::{self, ManualClock},
     timeout, try_run, wait_for_deferred, yield_if_due, yield_now,
@@ -906,14 +906,14 @@ fn yield_if_due_outside_a_run_says_so() {
     yield_if_due();
 }
 
-// ---- map_concurrent ---------------------------------------------------------------------------
+// ---- Pool::map --------------------------------------------------------------------------------
 
 #[test]
-fn map_concurrent_makes_at_most_so_many_calls_at_once_and_keeps_the_order() {
+fn a_pool_maps_with_at_most_so_many_calls_at_once_and_keeps_the_order() {
     testing::run(|| {
         let (now, most) = (Cell::new(0), Cell::new(0));
         let waits = [5, 1, 4, 2, 3, 1];
-        let results = map_concurrent(2, &waits, |wait| {
+        let results = Pool::new(2).map(&waits, |wait| {
             now.set(now.get() + 1);
             most.set(most.get().max(now.get()));
             sleep(SECOND * *wait);
@@ -925,7 +925,7 @@ fn map_concurrent_makes_at_most_so_many_calls_at_once_and_keeps_the_order() {
         let expected = [at(5, 5), at(1, 1), at(4, 5), at(2, 7), at(3, 8), at(1, 8)];
         assert_eq!(results.unwrap(), expected);
         assert_eq!((now.get(), most.get()), (0, 2));
-        let none: Result<Vec<u32>, Failure> = map_concurrent(3, [], |n: u32| Ok(n));
+        let none: Result<Vec<u32>, Failure> = Pool::new(3).map([], |n: u32| Ok(n));
         assert_eq!(none.unwrap(), []);
     });
 }
@@ -944,7 +944,7 @@ fn the_next_item_is_asked_for_when_there_is_room_and_by_the_caller() {
             sleep(10 * SECOND);
             Ok::<_, Failure>(())
         };
-        map_concurrent(1, items, call).unwrap();
+        Pool::new(1).map(items, call).unwrap();
         assert_eq!(trace.taken(), ["item 0 at 0ns", "item 1 at 11s", "item 2 at 22s"]);
     });
 }
@@ -953,7 +953,7 @@ fn the_next_item_is_asked_for_when_there_is_room_and_by_the_caller() {
 fn the_first_error_kills_the_others_and_nothing_more_begins() {
     testing::run(|| {
         let trace = Trace::default();
-        let result = map_concurrent(3, 0.., |n: u64| {
+        let result = Pool::new(3).map(0.., |n: u64| {
             let _ended = Dropped(trace.clone(), "ended");
             trace.add(format_args!("begun {n}"));
             sleep(SECOND * (10 - n as u32));
@@ -970,7 +970,7 @@ fn the_first_error_kills_the_others_and_nothing_more_begins() {
 #[test]
 fn an_error_of_the_last_call_is_noticed_while_the_others_run() {
     testing::run(|| {
-        let result = map_concurrent(5, [3600, 1], |seconds: u64| {
+        let result = Pool::new(5).map([3600, 1], |seconds: u64| {
             sleep(Duration::from_secs(seconds));
             if seconds == 1 { Err("early") } else { Ok(()) }
         });
@@ -983,7 +983,7 @@ fn a_panic_kills_the_others_and_reaches_the_caller() {
     testing::run(|| {
         let trace = Trace::default();
         let caught = panic::catch_unwind(panic::AssertUnwindSafe(|| {
-            map_concurrent(2, 0.., |n: u32| {
+            Pool::new(2).map(0.., |n: u32| {
                 let _ended = Dropped(trace.clone(), "ended");
                 sleep(SECOND * (5 + n));
                 assert!(n != 0, "no luck");
@@ -1006,7 +1006,7 @@ fn a_kill_or_timeout_of_the_caller_ends_every_call_first() {
             sleep(HOUR);
             Ok::<_, Failure>(())
         };
-        assert!(timeout(SECOND, || map_concurrent(2, 0..5, call)).is_err());
+        assert!(timeout(SECOND, || Pool::new(2).map(0..5, call)).is_err());
         assert_eq!((elapsed(), trace.taken().len()), (10 * SECOND, 2));
     });
 }
@@ -1015,7 +1015,7 @@ fn a_kill_or_timeout_of_the_caller_ends_every_call_first() {
 fn a_call_that_is_killed_alone_leaves_no_hole() {
     testing::run(|| {
         let caught = panic::catch_unwind(|| {
-            map_concurrent(2, [1, 2], |n| {
+            Pool::new(2).map([1, 2], |n| {
                 if n == 1 {
                     current().kill();
                 }
@@ -1034,19 +1034,13 @@ fn a_call_that_is_killed_alone_leaves_no_hole() {
 #[test]
 fn any_limit_is_one_even_the_largest() {
     testing::run(|| {
-        let all = map_concurrent(usize::MAX, 0..100, |n| {
+        let all = Pool::new(usize::MAX).map(0..100, |n| {
             sleep(SECOND);
             Ok::<u32, Failure>(n)
         });
         assert!(all.unwrap().into_iter().eq(0..100));
         assert_eq!(elapsed(), SECOND);
     });
-}
-
-#[test]
-#[should_panic(expected = "a limit of zero lets nothing begin")]
-fn a_limit_of_zero_is_refused() {
-    testing::run(|| map_concurrent(0, [1], Ok::<_, Failure>).map(drop).unwrap());
 }
 
 // ---- defer_later ------------------------------------------------------------------------------

@@ -7,12 +7,13 @@ use greenloop::{
     DeferredList, DelayedCall, DelayedCallError, Elapsed, Ending, Failure, FailureGroup,
     FirstError, Greenlet, GreenletFuture, GreenletRef, JoinError, Killed, Link, ListResult, Panic,
     Parked, PauseGuard, Reactor, ReactorHandle, Report, Resolver, RunError, Scope, ScopedGreenlet,
-    Stopped, SystemClock,
+    Stopped, SystemClock, TryScope,
     net::{TcpListener, TcpStream},
     sync::{
         Acquire, Event, Lock, Mutex, MutexGuard, OnceCell, OwnedMutexGuard, Permit, Receiver,
         Receiving, Semaphore, Sender, Sending, WaitEvent,
     },
+    task::{Group, Pool, PoolSlot},
 };
 
 fn send<T: Send>() {}
@@ -41,6 +42,8 @@ fn what_belongs_to_a_hub_stays_on_its_thread() {
         GreenletRef,
         AsCompleted<()>,
         Link,
+        TryScope<'_, '_, ()>,
+        (Group, Pool, PoolSlot),
         Scope<'_, '_>,
         ScopedGreenlet<'_, ()>,
         Deferred<()>,

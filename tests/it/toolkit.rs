@@ -1,5 +1,5 @@
-//! What gevent's users reach for: kills with reasons, links, waits for many. `G` numbers are those
-//! of gevent's behaviours that a test ports.
+//! What gevent's users reach for: kills with reasons, links, waits for many, scopes that fail as a
+//! whole. `G` numbers are those of gevent's behaviours that a test ports.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,8 +13,8 @@ use std::{
 use greenloop::{
     Cancelled, Deadline, Deferred, Ending, Failure, Greenlet, JoinError, Killed, RunError,
     as_completed, current, joinall, joinall_timeout, killall, killall_timeout, reactor, shield,
-    sleep, spawn, spawn_later, testing, timeout, try_run, wait_for_deferred, wait_for_greenlet,
-    wait_readable, yield_now,
+    sleep, spawn, spawn_later, testing, timeout, try_run, try_scope, wait_for_deferred,
+    wait_for_greenlet, wait_readable, yield_now,
 };
 
 use crate::support::{Dropped, Trace, reports_of};
@@ -625,7 +625,7 @@ fn a_wait_for_many_makes_no_greenlets_of_its_own_and_is_told_when_it_is_for_ever
     });
     let Err(RunError::WouldBlockForever(report)) = ended else { panic!("{ended:?}") };
     assert_eq!(report.parked().len(), 101);
-    assert_eq!(report.parked()[0].waits_on, "the end of any of 100 greenlet(s)");
+    assert_eq!(report.parked()[0].waits_on, "100 greenlet(s) to end");
 }
 
 #[test]
@@ -637,4 +637,345 @@ fn outside_a_run_those_that_have_ended_are_given_and_none_is_waited_for() {
     });
     assert!(joinall([ended])[0].is_finished());
     assert_eq!(as_completed(Vec::<Greenlet<()>>::new()).count(), 0);
+}
+
+// ---- try_scope --------------------------------------------------------------------------------
+
+/// trio: a nursery's first failure cancels the rest, the body too.
+#[test]
+fn the_first_error_of_a_child_ends_its_siblings_and_the_body_and_is_returned() {
+    testing::run(|| {
+        let trace = Trace::default();
+        let ended: Result<(), Quota> = try_scope(|s| {
+            let _end = Dropped(trace.clone(), "body");
+            for seconds in [1, 2, 3] {
+                let told = trace.clone();
+                s.spawn(move || -> Result<(), Quota> {
+                    let _end = Dropped(told, ["", "failing", "second", "third"][seconds as usize]);
+                    sleep(seconds * SECOND);
+                    Err(Quota(seconds))
+                });
+            }
+            sleep(AGES);
+            unreachable!("the body goes on");
+        });
+        assert_eq!(ended, Err(Quota(1)));
+        assert_eq!(elapsed(), SECOND);
+        assert_eq!(trace.taken(), ["failing", "second", "third", "body"]);
+        // Nothing of it is left.
+        sleep(SECOND);
+        assert_eq!(elapsed(), 2 * SECOND);
+    });
+}
+
+#[test]
+fn without_an_error_it_gives_the_bodys_value_once_the_children_have_ended() {
+    testing::run(|| {
+        let mut words = vec![String::from("a")];
+        let ended: Result<usize, Quota> = try_scope(|s| {
+            let length = s.spawn(|| {
+                sleep(2 * SECOND);
+                words.push("b".into()); // borrows
+                Ok(words.len())
+            });
+            let killed = s.spawn(|| {
+                sleep(AGES);
+                Ok(())
+            });
+            killed.kill(); // is no failure
+            assert!(killed.join().unwrap_err().is_killed());
+            s.spawn(|| {
+                sleep(3 * SECOND);
+                Ok(())
+            });
+            Ok(length.join().unwrap())
+        });
+        assert_eq!((ended, elapsed()), (Ok(2), 3 * SECOND));
+    });
+}
+
+#[test]
+fn an_error_of_the_body_ends_the_children_and_is_returned_when_they_have_ended() {
+    testing::run(|| {
+        let ended: Result<(), &str> = try_scope(|s| {
+            s.spawn(|| {
+                shield(|| sleep(2 * SECOND));
+                sleep(AGES);
+                Err::<(), _>("too late")
+            });
+            yield_now();
+            Err("of the body")
+        });
+        assert_eq!((ended, elapsed()), (Err("of the body"), 2 * SECOND));
+    });
+}
+
+#[test]
+fn an_error_that_comes_while_the_scope_waits_for_its_children_ends_the_others() {
+    testing::run(|| {
+        let ended: Result<u32, &str> = try_scope(|s| {
+            s.spawn(|| {
+                sleep(AGES);
+                Ok(())
+            });
+            s.spawn(|| {
+                sleep(SECOND);
+                Err::<(), _>("late")
+            });
+            Ok(5)
+        });
+        assert_eq!((ended, elapsed()), (Err("late"), SECOND));
+    });
+}
+
+/// A join that ends because of it says nothing: body and sibling end, and the error is the scope's.
+#[test]
+fn whoever_joins_a_sibling_that_the_error_ends_is_ended_too() {
+    testing::run(|| {
+        let ended: Result<u32, &str> = try_scope(|s| {
+            let page = s.spawn(|| Ok(slept_for(9)));
+            let _joins = s.spawn(|| Ok(page.join().unwrap()));
+            let other = s.spawn(|| Ok(slept_for(9)));
+            s.spawn(|| -> Result<(), _> {
+                sleep(SECOND);
+                Err("no such host")
+            });
+            Ok(other.join().unwrap())
+        });
+        assert_eq!((ended, elapsed()), (Err("no such host"), SECOND));
+    });
+}
+
+fn slept_for(seconds: u32) -> u32 {
+    sleep(seconds * SECOND);
+    seconds
+}
+
+#[test]
+fn of_several_errors_the_first_in_time_counts() {
+    testing::run(|| {
+        let ended: Result<(), Quota> = try_scope(|s| {
+            for seconds in [3, 1, 2] {
+                s.spawn(move || {
+                    shield(|| sleep(seconds * SECOND));
+                    Err::<(), _>(Quota(seconds))
+                });
+            }
+            shield(|| sleep(4 * SECOND));
+            Err(Quota(4))
+        });
+        assert_eq!((ended, elapsed()), (Err(Quota(1)), 4 * SECOND));
+    });
+}
+
+#[test]
+fn a_panic_of_a_child_ends_all_and_counts_for_more_than_an_error() {
+    let ((), reports) = reports_of(|| {
+        testing::run(|| {
+            let caught = std::panic::catch_unwind(|| {
+                try_scope(|s| -> Result<(), &str> {
+                    s.spawn(|| {
+                        sleep(SECOND);
+                        Err::<(), _>("an error")
+                    });
+                    s.spawn(|| -> Result<(), &str> {
+                        let _ = std::panic::catch_unwind(|| sleep(AGES));
+                        panic!("a panic")
+                    });
+                    sleep(AGES);
+                    Ok(())
+                })
+            });
+            assert_eq!(caught.unwrap_err().downcast_ref::<&str>(), Some(&"a panic"));
+            assert_eq!(elapsed(), SECOND);
+            let caught = std::panic::catch_unwind(|| {
+                try_scope(|s| -> Result<(), &str> {
+                    s.spawn(|| -> Result<(), &str> { panic!("first") });
+                    sleep(AGES);
+                    Ok(())
+                })
+            });
+            assert_eq!(caught.unwrap_err().downcast_ref::<&str>(), Some(&"first"));
+            assert_eq!(elapsed(), SECOND, "the body was ended");
+        });
+    });
+    assert_eq!(reports.len(), 0, "{reports:?}");
+}
+
+/// Calls `f` when it is dropped.
+fn scopeguard(f: impl FnMut()) -> impl Drop {
+    struct Guard<F: FnMut()>(F);
+    impl<F: FnMut()> Drop for Guard<F> {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+    Guard(f)
+}
+
+#[test]
+fn a_deadline_for_a_whole_scope_is_a_timeout_around_it() {
+    testing::run(|| {
+        let trace = Trace::default();
+        let ended = timeout(2 * SECOND, || {
+            try_scope(|s| -> Result<(), Quota> {
+                s.spawn(|| {
+                    let _end = Dropped(trace.clone(), "child");
+                    sleep(AGES);
+                    Ok(())
+                });
+                Ok(())
+            })
+        });
+        assert!(ended.is_err());
+        assert_eq!((elapsed(), trace.taken()), (2 * SECOND, vec!["child".to_owned()]));
+    });
+}
+
+#[test]
+fn a_shield_in_the_body_holds_its_end_back_and_timeouts_in_it_are_their_own() {
+    testing::run(|| {
+        let trace = Trace::default();
+        let ended: Result<(), Quota> = try_scope(|s| {
+            s.spawn(|| Err::<(), _>(Quota(1)));
+            shield(|| {
+                sleep(SECOND);
+                assert!(s.has_failed());
+                assert!(timeout(SECOND, || sleep(AGES)).is_err());
+                trace.add("shielded");
+            });
+            trace.add("after it");
+            let inner = timeout(AGES, || sleep(AGES));
+            unreachable!("{inner:?}");
+        });
+        assert_eq!((ended, elapsed()), (Err(Quota(1)), 2 * SECOND));
+        assert_eq!(trace.taken(), ["shielded", "after it"]);
+        // The same when a timeout inside the body has been left meanwhile.
+        let ended: Result<(), Quota> = try_scope(|s| {
+            s.spawn(|| Err::<(), _>(Quota(2)));
+            assert!(timeout(AGES, || shield(|| sleep(SECOND))).is_ok());
+            sleep(AGES);
+            Ok(())
+        });
+        assert_eq!((ended, elapsed()), (Err(Quota(2)), 3 * SECOND));
+    });
+}
+
+/// T3: identity. Whatever stands between, the end of a body is taken by its own scope.
+#[test]
+fn the_end_of_a_body_goes_through_timeouts_and_scopes_inside_it() {
+    testing::run(|| {
+        let trace = Trace::default();
+        let outer = timeout(10 * SECOND, || {
+            let ended: Result<(), Quota> = try_scope(|s| {
+                s.spawn(|| {
+                    sleep(SECOND);
+                    Err::<(), _>(Quota(1))
+                });
+                let inner = timeout(5 * SECOND, || {
+                    try_scope(|s| -> Result<(), Quota> {
+                        s.spawn(|| {
+                            let _end = Dropped(trace.clone(), "grandchild");
+                            sleep(AGES);
+                            Ok(())
+                        });
+                        sleep(AGES);
+                        Ok(())
+                    })
+                });
+                unreachable!("{inner:?}");
+            });
+            assert_eq!((ended, elapsed()), (Err(Quota(1)), SECOND));
+            // An inner one that fails is nothing to the outer one.
+            let ended: Result<u32, Quota> = try_scope(|s| {
+                s.spawn(|| {
+                    sleep(SECOND);
+                    Ok(())
+                });
+                let inner: Result<(), Quota> = try_scope(|s| {
+                    s.spawn(|| Err::<(), _>(Quota(2)));
+                    sleep(AGES);
+                    Ok(())
+                });
+                assert_eq!(inner, Err(Quota(2)));
+                sleep(3 * SECOND);
+                Ok(7)
+            });
+            assert_eq!((ended, elapsed()), (Ok(7), 4 * SECOND));
+            sleep(AGES);
+        });
+        assert!(outer.is_err());
+        assert_eq!(elapsed(), 10 * SECOND, "the timeout around them all stands");
+        assert_eq!(trace.taken(), ["grandchild"]);
+    });
+}
+
+#[test]
+fn a_body_that_is_unwinding_already_goes_on_and_may_ask() {
+    testing::run(|| {
+        let trace = Trace::default();
+        let told = trace.clone();
+        let g = spawn(move || {
+            let _end = scopeguard(move || {
+                let ended: Result<(), Quota> = try_scope(|s| {
+                    s.spawn(|| Err::<(), _>(Quota(1)));
+                    sleep(SECOND);
+                    told.add(s.has_failed());
+                    Ok(())
+                });
+                told.add(format!("{ended:?}"));
+            });
+            sleep(AGES);
+        });
+        yield_now();
+        g.kill();
+        assert!(g.join().unwrap_err().is_killed());
+        assert_eq!(trace.taken(), ["true", "Err(Quota(1))"]);
+    });
+}
+
+/// Kill and timeout at any moment: the children have ended, and nothing is left.
+#[test]
+fn a_failing_scope_may_be_ended_at_any_suspension() {
+    for half_seconds in 0..12 {
+        for kills in [true, false] {
+            testing::run(|| {
+                let token = Rc::new(());
+                let held = Rc::clone(&token);
+                let limit = if kills { AGES } else { half_seconds * SECOND / 2 };
+                let parent = spawn(move || {
+                    let ended = timeout(limit, || {
+                        try_scope(|s| -> Result<(), Quota> {
+                            for n in 1..=4 {
+                                let held = Rc::clone(&held);
+                                s.spawn(move || {
+                                    sleep(n * SECOND);
+                                    let _held = held;
+                                    if n == 3 { Err(Quota(n)) } else { Ok(()) }
+                                });
+                            }
+                            sleep(2 * SECOND);
+                            Ok(())
+                        })
+                    });
+                    assert_eq!(Rc::strong_count(&held), 2, "the children have ended");
+                    if let Ok(ended) = ended {
+                        assert_eq!(ended, Err(Quota(3)));
+                    }
+                    // Neither limit nor scope is felt any more.
+                    sleep(SECOND);
+                    elapsed()
+                });
+                sleep(half_seconds * SECOND / 2);
+                if kills {
+                    parent.kill();
+                }
+                match parent.join() {
+                    Ok(ended) => assert!(ended >= SECOND, "{ended:?}"),
+                    Err(error) => assert!(kills && error.is_killed()),
+                }
+                assert_eq!(Rc::strong_count(&token), 1);
+            });
+        }
+    }
 }
