@@ -17,6 +17,8 @@ mod sys;
 pub mod task;
 pub mod testing;
 mod time;
+#[cfg(feature = "tracing")]
+mod trace;
 
 #[cfg(feature = "hyper")]
 pub use bridge::HyperRuntime;
@@ -31,10 +33,11 @@ pub use deferred::{
 };
 pub use hub::{
     AsCompleted, Builder, DelayedCall, DelayedCallError, Elapsed, Ending, Greenlet, GreenletRef,
-    JoinError, Killed, Link, Panic, Parked, Reactor, ReactorHandle, Report, RunError, Scope,
-    ScopedGreenlet, Stopped, TryScope, as_completed, current, is_kill, joinall, joinall_timeout,
-    killall, killall_timeout, reactor, run, scope, shield, sleep, spawn, spawn_later, timeout,
-    try_run, try_scope, wait_readable, wait_writable, yield_if_due, yield_now,
+    GreenletState, JoinError, Killed, Link, Metrics, Panic, Parked, Reactor, ReactorHandle, Report,
+    RunError, Scope, ScopedGreenlet, Stopped, TryScope, as_completed, current, dump,
+    dump_on_sigquit, is_kill, joinall, joinall_timeout, killall, killall_timeout, reactor, run,
+    scope, shield, sleep, spawn, spawn_later, timeout, try_run, try_scope, wait_readable,
+    wait_writable, yield_if_due, yield_now,
 };
 pub use report::{Unhandled, UnhandledHook, set_unhandled_hook};
 pub use time::{Clock, Deadline, Passing, SystemClock};

@@ -107,6 +107,8 @@ pub fn set_unhandled_hook(hook: Option<UnhandledHook>) -> Option<UnhandledHook> 
 /// Never (REPORT-1).
 pub(crate) fn unhandled(what: &str, message: &dyn fmt::Display, value: &dyn Any) {
     let report = Unhandled { what, message, value };
+    #[cfg(feature = "tracing")]
+    crate::trace::unhandled(what, message);
     // `try_with`: a destructor of another thread-local may report after ours is gone.
     let slot = HOOK.try_with(|hook| hook.replace(Slot::Running)).unwrap_or(Slot::Default);
     let shown = match &slot {

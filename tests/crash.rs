@@ -6,16 +6,22 @@
 #![expect(unsafe_code, reason = "threads that C starts, and a null pointer to be read")]
 
 use std::{
-    io::Read,
+    cell::Cell,
+    io::{BufRead, BufReader, PipeReader, Read, Write, pipe},
     os::unix::process::ExitStatusExt,
     panic::{AssertUnwindSafe, catch_unwind},
     process::{Command, ExitStatus, Stdio},
+    rc::Rc,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use greenloop::{
-    Builder, Deferred, RunError, reactor, run, scope, shield, sleep, spawn, timeout, try_run,
-    wait_for_deferred, yield_now,
+    Builder, Deferred, RunError, dump_on_sigquit, reactor, run, scope, shield, sleep, spawn,
+    timeout, try_run, wait_for_deferred, yield_now,
 };
 
 const AGES: Duration = Duration::from_secs(3600);
@@ -707,6 +713,295 @@ fn slow_the_last_handle_is_never_dropped_unnoticed() {
         }
         drop(sender);
         dropper.join().unwrap();
+    });
+    out.lived();
+}
+
+// ---- the watchdog, and SIGQUIT -----------------------------------------------------------------
+
+/// What this process writes to standard error from now on, as it comes.
+#[derive(Clone)]
+struct Said(Arc<Mutex<String>>);
+
+impl Said {
+    /// Begins to listen. What is heard is passed on.
+    fn listen() -> Said {
+        let (reader, writer) = pipe().unwrap();
+        let mut stderr = rustix::io::dup(rustix::stdio::stderr()).map(std::fs::File::from).unwrap();
+        rustix::stdio::dup2_stderr(&writer).unwrap();
+        let said = Said(Arc::default());
+        let heard = said.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(reader).lines() {
+                let line = line.unwrap() + "\n";
+                stderr.write_all(line.as_bytes()).unwrap();
+                *heard.0.lock().unwrap() += &line;
+            }
+        });
+        said
+    }
+
+    fn count(&self, text: &str) -> usize {
+        self.0.lock().unwrap().matches(text).count()
+    }
+
+    /// Keeps this thread busy until it was said.
+    #[inline(never)]
+    fn crunch_until(&self, text: &str) {
+        while self.count(text) == 0 {
+            // Whoever listens must get the lock.
+            (0..10_000).for_each(|_| std::hint::spin_loop());
+        }
+        std::hint::black_box(());
+    }
+
+    /// Keeps this thread busy for so long.
+    #[inline(never)]
+    fn crunch_for(&self, time: Duration) {
+        let begin = Instant::now();
+        while begin.elapsed() < time {
+            std::hint::spin_loop();
+        }
+        std::hint::black_box(());
+    }
+}
+
+const STALL: &str = "has not let go of";
+const LIMIT: Duration = Duration::from_millis(60);
+
+/// Watches this reactor, after what the first park of a debug build takes.
+fn watch(limit: Duration) {
+    sleep(MOMENT);
+    reactor().set_watchdog(Some(limit)).unwrap();
+}
+
+#[test]
+fn a_greenlet_that_computes_is_named_once_with_its_backtrace() {
+    const LINE: u32 = line!() + 10;
+    let out =
+        in_a_child!(a_greenlet_that_computes_is_named_once_with_its_backtrace, || run(|| {
+            let said = Said::listen();
+            let heard = said.clone();
+            let cruncher = move || {
+                heard.crunch_until(STALL);
+                heard.crunch_for(LIMIT * 4);
+            };
+            watch(LIMIT);
+            let g = Builder::new().name("cruncher").spawn(cruncher);
+            g.unwrap().join().unwrap();
+            assert_eq!(said.count(STALL), 1, "one report for each stall");
+            said.crunch_until("'main'"); // Another stall, another report: that of main.
+        }));
+    out.lived();
+    let birth = format!("greenlet #2 'cruncher' (spawned at {}:{LINE}:", file!());
+    for part in [&*birth, "It computes", "yield_if_due", "crunch_until at ", "'main'"] {
+        assert!(out.stderr.contains(part), "no {part:?} in {}", out.stderr);
+    }
+    assert!(!out.stderr.contains("corosensei"), "{}", out.stderr);
+    assert!(!out.stderr.contains("snapshot"), "{}", out.stderr);
+}
+
+#[test]
+fn a_greenlet_that_blocks_its_thread_is_told_what_to_use() {
+    #[inline(never)]
+    fn read_from(mut reader: PipeReader) {
+        reader.read_exact(&mut [0]).unwrap();
+        std::hint::black_box(());
+    }
+    let out = in_a_child!(a_greenlet_that_blocks_its_thread_is_told_what_to_use, || run(|| {
+        let said = Said::listen();
+        let (reader, mut writer) = pipe().unwrap();
+        watch(LIMIT);
+        std::thread::spawn(move || {
+            said.crunch_until("It blocks the thread");
+            writer.write_all(b"x").unwrap();
+        });
+        spawn(move || read_from(reader)).join().unwrap();
+    }));
+    out.lived();
+    for part in ["greenlet #2 (spawned at", "greenloop::net", "read_from at "] {
+        assert!(out.stderr.contains(part), "no {part:?} in {}", out.stderr);
+    }
+}
+
+#[test]
+fn an_idle_loop_is_never_reported() {
+    let out = in_a_child!(an_idle_loop_is_never_reported, || run(|| {
+        watch(LIMIT / 3);
+        sleep(LIMIT * 5);
+        for _ in 0..100 {
+            sleep(MOMENT);
+        }
+    }));
+    out.lived();
+    assert!(!out.stderr.contains(STALL), "{}", out.stderr);
+}
+
+#[test]
+fn slow_the_time_for_which_a_process_is_stopped_does_not_count() {
+    let out =
+        in_a_child!(slow_the_time_for_which_a_process_is_stopped_does_not_count, || run(|| {
+            watch(LIMIT * 30);
+            std::thread::sleep(LIMIT * 10); // Now the watchdog knows that nobody gets on.
+            let goes_on = format!("sleep 2; kill -CONT {}", std::process::id());
+            let mut sh = Command::new("sh").args(["-c", &goes_on]).spawn().unwrap();
+            // SAFETY: stops this process, which `sh` continues.
+            unsafe { libc::raise(libc::SIGSTOP) };
+            sh.wait().unwrap();
+            std::thread::sleep(LIMIT * 9); // It looks once more.
+        }));
+    out.lived();
+    assert!(!out.stderr.contains(STALL), "{}", out.stderr);
+}
+
+#[test]
+fn a_watchdog_that_was_called_off_says_nothing() {
+    let out = in_a_child!(a_watchdog_that_was_called_off_says_nothing, || run(|| {
+        let said = Said::listen();
+        watch(LIMIT);
+        said.crunch_until(STALL);
+        reactor().set_watchdog(None).unwrap();
+        yield_now();
+        said.crunch_for(LIMIT * 4);
+        assert_eq!(said.count(STALL), 1);
+    }));
+    out.lived();
+}
+
+/// Whoever takes SIGURG keeps it; the report is shorter then.
+#[test]
+fn a_handler_of_the_programs_own_is_left_alone() {
+    extern "C" fn theirs(_: libc::c_int) {}
+    let handler: extern "C" fn(libc::c_int) = theirs;
+    let out = in_a_child!(a_handler_of_the_programs_own_is_left_alone, || run(|| {
+        let handler: extern "C" fn(libc::c_int) = theirs;
+        // SAFETY: a handler that does nothing.
+        unsafe { libc::signal(libc::SIGURG, handler as usize) };
+        let said = Said::listen();
+        watch(LIMIT);
+        spawn(move || said.crunch_until(STALL)).join().unwrap();
+        // SAFETY: asks, and sets the same.
+        assert_eq!(unsafe { libc::signal(libc::SIGURG, handler as usize) }, handler as usize);
+    }));
+    let _ = handler;
+    out.lived();
+    assert!(out.stderr.contains("a greenlet has not let go of thread"), "{}", out.stderr);
+}
+
+#[test]
+fn sigquit_dumps_every_reactor_of_the_process() {
+    #[inline(never)]
+    fn where_it_sleeps() {
+        sleep(AGES);
+        std::hint::black_box(());
+    }
+    let out = in_a_child!(sigquit_dumps_every_reactor_of_the_process, || {
+        let said = Said::listen();
+        dump_on_sigquit().unwrap();
+        let (heard, stuck) = (said.clone(), std::thread::Builder::new().name("stuck hub".into()));
+        let stuck = stuck.spawn(move || {
+            run(|| {
+                reactor().set_watchdog(None).unwrap();
+                Builder::new().name("stuck").spawn(move || heard.crunch_until("'stuck'")).unwrap();
+                yield_now();
+            });
+        });
+        run(|| {
+            Builder::new().name("sleeper").spawn(where_it_sleeps).unwrap();
+            sleep(MOMENT);
+            let pid = std::process::id().cast_signed();
+            // SAFETY: a signal to this process, which has a handler for it.
+            unsafe { libc::kill(pid, libc::SIGQUIT) };
+            while said.count("where_it_sleeps at ") == 0 || said.count("'stuck'") == 0 {
+                sleep(MOMENT);
+            }
+        });
+        stuck.unwrap().join().unwrap();
+    });
+    out.lived();
+    for part in
+        ["the greenlets of thread '", "'sleeper' waits for a timer", "of thread 'stuck hub'"]
+    {
+        assert!(out.stderr.contains(part), "no {part:?} in {}", out.stderr);
+    }
+}
+
+// ---- small stacks, and standard output ---------------------------------------------------------
+
+/// Peer list, item 17: whoever installs a handler without `SA_ONSTACK` has it run on the stack of
+/// the greenlet that is interrupted, where the kernel also saves all vector registers.
+#[test]
+fn a_signal_handler_has_room_on_the_smallest_stack() {
+    static RAN_AT: AtomicUsize = AtomicUsize::new(0);
+    extern "C" fn handler(_: libc::c_int) {
+        let room = std::hint::black_box([1u8; 8 << 10]);
+        RAN_AT.store(room.as_ptr().addr() + usize::from(room[9] - 1), Ordering::Relaxed);
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f")]
+    fn raise_with_full_registers() -> bool {
+        use std::arch::x86_64::{_mm512_cmpeq_epi64_mask, _mm512_set1_epi64};
+        let before = std::hint::black_box(_mm512_set1_epi64(7));
+        // SAFETY: a signal to this thread, which has a handler for it.
+        unsafe { libc::raise(libc::SIGUSR1) };
+        _mm512_cmpeq_epi64_mask(before, std::hint::black_box(_mm512_set1_epi64(7))) == 0xff
+    }
+    let out = in_a_child!(a_signal_handler_has_room_on_the_smallest_stack, || run(|| {
+        let handler: extern "C" fn(libc::c_int) = handler;
+        // SAFETY: a handler that only writes to an atomic; without SA_ONSTACK, on purpose.
+        unsafe { libc::signal(libc::SIGUSR1, handler as usize) };
+        let small = Builder::new().stack_size(0).spawn(|| {
+            let used = std::hint::black_box([0u8; 4 << 10]);
+            #[cfg(target_arch = "x86_64")]
+            if std::is_x86_feature_detected!("avx512f") {
+                // SAFETY: the processor has it.
+                assert!(unsafe { raise_with_full_registers() });
+            }
+            // SAFETY: a signal to this thread, which has a handler for it.
+            unsafe { libc::raise(libc::SIGUSR1) };
+            let distance = used.as_ptr().addr().abs_diff(RAN_AT.load(Ordering::Relaxed));
+            assert!(distance < 32 << 10, "it ran elsewhere, {distance} bytes away");
+        });
+        small.unwrap().join().unwrap();
+    }));
+    out.lived();
+}
+
+/// Peer list, item 15: std's standard output is not ours. A write to a full pipe blocks the thread,
+/// under std's lock; no other greenlet runs meanwhile, so none can meet that lock.
+#[test]
+fn printing_to_a_full_pipe_never_parks() {
+    let out = in_a_child!(printing_to_a_full_pipe_never_parks, || {
+        let (mut reader, writer) = pipe().unwrap();
+        rustix::stdio::dup2_stdout(&writer).unwrap();
+        drop(writer);
+        let drain = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            while !bytes.ends_with(b"the end\n") {
+                let mut some = [0; 1 << 10];
+                let n = reader.read(&mut some).unwrap();
+                bytes.extend_from_slice(&some[..n]);
+            }
+            bytes.len()
+        });
+        run(|| {
+            let printing = Rc::new(Cell::new(false));
+            let line = "x".repeat((16 << 10) - 1);
+            let all: Vec<_> = (0..64)
+                .map(|_| {
+                    let (printing, line) = (Rc::clone(&printing), line.clone());
+                    spawn(move || {
+                        assert!(!printing.replace(true), "another one parked while it printed");
+                        println!("{line}");
+                        printing.set(false);
+                        yield_now();
+                    })
+                })
+                .collect();
+            all.into_iter().for_each(|greenlet| greenlet.join().unwrap());
+        });
+        println!("the end");
+        assert_eq!(drain.join().unwrap(), (1 << 20) + 8);
     });
     out.lived();
 }

@@ -36,12 +36,14 @@
 mod guard;
 mod overflow;
 mod pool;
+mod snapshot;
 mod stack;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use overflow::{AltStack, catch_overflows};
 pub(crate) use pool::StackPool;
+pub(crate) use snapshot::{Registers, Snapshot};
 pub(crate) use stack::{HEAD_BYTES, Label, STACK_BYTES_DEFAULT, Stack};
 
 use corosensei::{Coroutine as Switch, CoroutineResult, Yielder};

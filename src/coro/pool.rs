@@ -34,7 +34,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 use super::{
     guard::{self, Way},
     overflow,
-    stack::{GUARD_BYTES, Place, Stack},
+    stack::{GUARD_BYTES, Place, Stack, lowest_below},
 };
 
 /// Bytes of address space in the first slab, unless a single stack is larger: 64 default stacks.
@@ -106,6 +106,18 @@ impl StackPool {
     /// The size of each stack, guard included.
     pub(crate) fn slot_bytes(&self) -> usize {
         self.slot_bytes
+    }
+
+    /// The lowest address that frames of a stack with this base may surely use.
+    pub(crate) fn lowest_below(&self, base: usize) -> usize {
+        lowest_below(base, self.slot_bytes)
+    }
+
+    /// Stacks that are out, and the most that ever were, promised ones included in both.
+    pub(crate) fn in_use(&self) -> (usize, usize) {
+        // A fresh one is taken only when none is free, so all that were ever out are out or free.
+        let out = self.out + self.promised;
+        (out, self.out + self.free.len())
     }
 
     /// Promises a stack: one `take` will not fail.

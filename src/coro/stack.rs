@@ -73,6 +73,11 @@ pub(super) fn head_of(limit: usize, slot_bytes: usize, index: usize) -> usize {
     limit + slot_bytes - (index % COLOURS) * LINE_BYTES - HEAD_BYTES
 }
 
+/// The lowest address that frames below `base` may surely use, whatever the colour.
+pub(super) fn lowest_below(base: usize, slot_bytes: usize) -> usize {
+    base + HEAD_BYTES + (COLOURS - 1) * LINE_BYTES + GUARD_BYTES - slot_bytes
+}
+
 /// Exclusive ownership of one slot of a slab.
 ///
 /// It has no `Drop`: the pool takes it back by [`StackPool::put`](super::StackPool::put); one that

@@ -46,6 +46,8 @@ pub(crate) enum Message {
     Wake(Wake),
     /// Call this.
     Call(Box<dyn FnOnce() + Send>),
+    /// Answer this: no code of the user's, and it must not park.
+    Ask(Box<dyn FnOnce(&Hub) + Send>),
     /// End the run.
     Stop,
 }
@@ -296,7 +298,7 @@ pub fn reactor() -> Reactor {
 
 impl Reactor {
     #[track_caller]
-    fn hub(&self) -> &'static Hub {
+    pub(super) fn hub(&self) -> &'static Hub {
         match Hub::current().filter(|hub| hub.fate.run_id() == self.run) {
             Some(hub) => hub,
             None => panic!("greenloop::Reactor: the run that this handle belongs to has ended"),
@@ -652,12 +654,12 @@ impl Error for DelayedCallError {}
 /// While one exists that no greenlet of the reactor drops, somebody may still call in: then a main
 /// greenlet that waits for nothing else is not reported as waiting for ever.
 pub struct ReactorHandle {
-    inbox: Arc<Inbox<Message>>,
+    pub(super) inbox: Arc<Inbox<Message>>,
 }
 
 /// The reactor has ended: nobody will call what was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stopped(());
+pub struct Stopped(pub(super) ());
 
 impl ReactorHandle {
     fn new(inbox: Arc<Inbox<Message>>) -> ReactorHandle {

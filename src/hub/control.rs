@@ -20,8 +20,9 @@
 //! - `CTL-1` A `Ctl` points to a block of a chunk, which lives as long as its hub; and nobody but
 //!   that hub, its greenlets, and code that runs on its stack can hold one. So it may always be
 //!   read. Whether the greenlet that was meant still lives is told by its number, or by a ticket.
-//! - `CTL-2` The coroutine of a block is entered by `Hub::resume` alone, which holds the only
-//!   reference to it meanwhile; the greenlet itself never touches that field. The content is the
+//! - `CTL-2` The coroutine of a block is entered by `Hub::resume`, which holds the only reference
+//!   to it meanwhile, and by `Hub::peek`, while it is parked, when nobody holds one; the greenlet
+//!   itself never touches that field. The content is the
 //!   body from `occupy` to `begin`, the coroutine from `begin` to `reap`, and nothing in a free
 //!   block.
 //! - `CTL-3` All of it belongs to one thread: `Ctl` is `!Send`.
@@ -128,6 +129,7 @@ struct Head {
     label: Label,
     role: Role,
     pool: u16,
+    parent: u64,
 }
 
 const _: () = assert!(size_of::<Head>() <= HEAD_BYTES, "the head outgrew its place");
@@ -150,6 +152,9 @@ pub(super) struct Rare {
     pub(super) counted: u64,
     /// What a higher floor keeps of it.
     pub(super) keepsake: Option<Rc<dyn Any>>,
+    /// Its spans, while it is suspended.
+    #[cfg(feature = "tracing")]
+    pub(super) trail: Option<crate::trace::Trail>,
 }
 
 impl Rare {
@@ -169,7 +174,7 @@ pub(super) struct Control {
     pub(super) kill: Cell<Kill>,
     /// Whether it is known to be unwinding; see `Hub::is_unwinding`.
     pub(super) unwinding: Cell<bool>,
-    /// `SHIELDED`, `TIMED` and `ENDABLE`.
+    /// `SHIELDED`, `TIMED`, `ENDABLE` and `PEEKED`.
     marks: Cell<u8>,
     /// Its place in the table.
     pub(super) slot: u32,
@@ -185,7 +190,7 @@ pub(super) struct Control {
     frames_deadline: Cell<Deadline>,
     /// What it waits for, when parked; what ended its wait, afterwards.
     pub(super) waits_on: Cell<WaitOn>,
-    /// Since when it is parked.
+    /// Since when it is parked; in a fresh one, the number of its spawner.
     pub(super) since: Cell<Deadline>,
     /// The head of its stack; null until it first runs.
     head: Cell<*const Head>,
@@ -200,6 +205,8 @@ const TIMED: u8 = 2;
 
 /// A mark: a scope may yet end its body, so that `frames_deadline` may come to be in the past.
 const ENDABLE: u8 = 4;
+/// A mark: it is resumed for its backtrace only, see `Hub::peek`.
+const PEEKED: u8 = 8;
 
 const _: () = assert!(size_of::<Control>() == 128, "a block is two cache lines");
 const _: () = assert!(std::mem::offset_of!(Control, stack_pointer) == 64, "one line for a switch");
@@ -231,11 +238,13 @@ impl Control {
 }
 
 impl Ctl {
-    /// Makes this free block that of a greenlet which is to run `body`; it is then new.
+    /// Makes this free block that of a greenlet which is to run `body`; it is then new. `parent` is
+    /// the number of its spawner, or 0.
     #[inline]
-    pub(super) fn occupy(self, body: Rc<dyn Body>) {
+    pub(super) fn occupy(self, body: Rc<dyn Body>, parent: u64) {
         assert_eq!(self.state.get(), State::Free, "a block is occupied once a life");
         self.state.set(State::New);
+        self.since.set(Deadline::from_nanos(parent));
         // SAFETY: the block is free, so nobody refers to its content (CTL-2), which is nothing.
         unsafe { self.body().write(body) };
     }
@@ -285,6 +294,17 @@ impl Ctl {
         before
     }
 
+    /// Whether it is resumed for its backtrace only.
+    #[inline(always)]
+    pub(super) fn is_peeked(&self) -> bool {
+        self.has(PEEKED)
+    }
+
+    /// Says so.
+    pub(super) fn set_peeked(&self, peeked: bool) {
+        self.mark(PEEKED, peeked);
+    }
+
     #[inline(always)]
     fn has(&self, mark: u8) -> bool {
         self.marks.get() & mark != 0
@@ -313,7 +333,7 @@ impl Ctl {
         let head = stack.head().cast::<Head>();
         // SAFETY: the head of the stack has room for it (asserted above), is 64-byte aligned
         // (STACK-1), and nobody else's: we own the stack.
-        unsafe { head.write(Head { label, role, pool }) };
+        unsafe { head.write(Head { label, role, pool, parent: self.since.get().as_nanos() }) };
         self.head.set(head.as_ptr());
         // SAFETY: what the body borrows was vouched for when it was made `dyn Body` without a
         // lifetime, and it must not unwind. The closure stores the suspender, which lives as long
@@ -469,9 +489,32 @@ impl Ctl {
         unsafe { (*self.head.get().cast_mut()).label.id = id };
     }
 
-    /// Its number.
+    /// Its number. The block must not be free.
+    #[inline]
     pub(super) fn id(&self) -> u64 {
-        self.birth().id
+        // SAFETY: as in `birth`.
+        match unsafe { self.head.get().as_ref() } {
+            Some(head) => head.label.id,
+            None => self.birth().id,
+        }
+    }
+
+    /// Its label, which of the hub's stack pools its stack is from, and the stack's base, once it
+    /// has begun: what a signal handler may ask for.
+    pub(super) fn label(&self) -> Option<(Label, u16, usize)> {
+        let head = self.head.get();
+        // SAFETY: as in `birth`.
+        let Head { label, pool, .. } = unsafe { head.as_ref() }?;
+        Some((*label, *pool, head.addr()))
+    }
+
+    /// The number of the greenlet that spawned it; 0 when none did. The block must not be free.
+    pub(super) fn parent(&self) -> u64 {
+        // SAFETY: as in `birth`.
+        match unsafe { self.head.get().as_ref() } {
+            Some(head) => head.parent,
+            None => self.since.get().as_nanos(),
+        }
     }
 }
 

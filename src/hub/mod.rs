@@ -35,9 +35,11 @@
 //!
 //! gevent `hub.py`, trio `_run.py`; tokio `current_thread` for a bounded number of resumes a poll.
 
+mod alarm;
 mod calls;
 mod completed;
 mod control;
+mod dump;
 pub(crate) mod fork;
 mod group;
 pub(crate) mod io;
@@ -46,7 +48,9 @@ pub(crate) mod kept;
 mod killed;
 #[cfg(debug_assertions)]
 mod lint;
+mod metrics;
 pub(crate) mod park;
+mod pulse;
 mod queue;
 mod quiet;
 mod report;
@@ -58,23 +62,28 @@ mod timeout;
 mod try_scope;
 mod unwind;
 pub(crate) mod waker;
+mod watchdog;
 
 use std::{
     any::Any,
+    backtrace::Backtrace,
     cell::{Cell, RefCell},
     fmt, ptr,
     rc::Rc,
+    sync::Arc,
 };
 
 pub use calls::{DelayedCall, DelayedCallError, Reactor, ReactorHandle, Stopped, reactor};
 pub use completed::{
     AsCompleted, as_completed, joinall, joinall_timeout, killall, killall_timeout,
 };
+pub use dump::{dump, dump_on_sigquit};
 pub use group::Group;
 pub use io::{wait_readable, wait_writable};
 pub use join::{Ending, Greenlet, JoinError, Link, Panic};
 pub use killed::Killed;
-pub use report::{Parked, Report};
+pub use metrics::Metrics;
+pub use report::{GreenletState, Parked, Report};
 pub use run::{RunError, run, try_run};
 pub use scope::{Scope, ScopedGreenlet, scope};
 pub use slice::yield_if_due;
@@ -93,6 +102,7 @@ use self::{
     control::{Ctl, State, Table},
     kept::Keeper,
     park::Wake,
+    pulse::{Beats, Pulse},
     queue::RunQueue,
 };
 use crate::{
@@ -109,13 +119,13 @@ const SHORT_QUEUE: u32 = 8;
 
 /// Resumes between two polls while greenlets do nothing but yield. A poll costs as much as forty
 /// yields; spread over 256 it adds one nanosecond to each.
-const POLL_EVERY: u32 = 256;
+const POLL_EVERY: u64 = 256;
 
 /// Time between two polls while greenlets do nothing but yield, if their slices are long.
 const POLL_AFTER_NS: u64 = 50_000;
 
 /// Resumes after which their pace is first measured.
-const PACE_AFTER: u32 = 8;
+const PACE_AFTER: u64 = 8;
 
 /// How long idle stacks keep their memory after a burst, and the pause between two trims.
 const TRIM_INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
@@ -163,20 +173,27 @@ pub(crate) struct Hub {
     quiet: RefCell<Vec<Wake>>,
     /// How the run is to end, once that is known.
     fate: run::Fate,
-    /// Resumes since the last poll.
-    unpolled: Cell<u32>,
+    /// What other threads may see of it; and what they see of its resumes.
+    pulse: Arc<Pulse>,
+    beats: Beats,
+    /// How many there were at the last poll.
+    polled_at: Cell<u64>,
+    /// At how many the clock is to be read.
+    look_at: Cell<u64>,
     /// Whether a timer is set to trim idle stacks.
     trimming: Cell<bool>,
-    /// At how many of them the clock is to be read.
-    pace: Cell<u32>,
     /// Waits that another thread may end (`Outside`).
     outside_waits: Cell<usize>,
+    /// The backtrace that a greenlet has just taken of itself.
+    posed: Cell<Option<Backtrace>>,
 }
 
 impl Hub {
     fn new(clock: Box<dyn Clock>) -> std::io::Result<Hub> {
+        let reactor = Core::new(clock)?;
+        let pulse = Arc::new(Pulse::new(Arc::clone(reactor.inbox())));
         Ok(Hub {
-            reactor: Core::new(clock)?,
+            reactor,
             current: Cell::new(None),
             table: RefCell::new(Table::default()),
             ready: RunQueue::default(),
@@ -195,10 +212,13 @@ impl Hub {
             slices: slice::Slices::default(),
             quiet: RefCell::default(),
             fate: run::Fate::default(),
-            unpolled: Cell::new(0),
+            pulse,
+            beats: Beats::default(),
+            polled_at: Cell::new(0),
+            look_at: Cell::new(PACE_AFTER),
             trimming: Cell::new(false),
-            pace: Cell::new(PACE_AFTER),
             outside_waits: Cell::new(0),
+            posed: Cell::new(None),
         })
     }
 
@@ -262,6 +282,8 @@ impl Hub {
     #[expect(unsafe_code, reason = "the one place that resumes")]
     fn resume(&self, ctl: Ctl) {
         debug_assert_eq!(self.current.get(), None);
+        #[cfg(feature = "tracing")]
+        let outer = enter_spans(ctl);
         let is_new = ctl.state.replace(State::Running) == State::New;
         self.slice.set(SLICE_OPERATIONS);
         self.current.set(Some(ctl));
@@ -275,9 +297,30 @@ impl Hub {
         // from a run queue, so it is suspended, and it has begun.
         let ended = unsafe { ctl.resume() };
         self.current.set(None);
+        #[cfg(feature = "tracing")]
+        leave_spans(ctl, outer.as_ref(), ended);
         if ended {
             self.reap(ctl);
         }
+    }
+
+    /// The backtrace of a parked greenlet, which takes it itself, on its own stack (`pose`).
+    ///
+    /// `current` stays who it is: what is entered neither is nor becomes the current greenlet.
+    #[expect(unsafe_code, reason = "enters a greenlet that stays parked")]
+    fn peek(&self, ctl: Ctl) -> Option<Backtrace> {
+        if ctl.state.get() != State::Parked {
+            return None;
+        }
+        ctl.set_peeked(true);
+        // SAFETY: this runs on the hub's stack or on that of the current greenlet, which is not
+        // parked, hence another one; whoever enters a coroutine gets it back, so it need not be the
+        // hub. The greenlet is suspended, in `Wait::park` (nothing else makes one `Parked`), so it
+        // has begun, and nobody holds a reference to its coroutine (CTL-2).
+        let ended = unsafe { ctl.resume() };
+        debug_assert!(!ended, "a greenlet that poses does not end");
+        ctl.set_peeked(false);
+        self.posed.take()
     }
 
     /// Removes a greenlet that has ended, and recycles its stack.
@@ -323,13 +366,38 @@ impl Hub {
     }
 
     /// The inbox by which other threads reach this hub.
-    pub(crate) fn inbox(&self) -> &std::sync::Arc<Inbox<Message>> {
+    pub(crate) fn inbox(&self) -> &Arc<Inbox<Message>> {
         self.reactor.inbox()
     }
 
     /// `duration` from now on the hub's clock; the clock is read for it.
     pub(crate) fn deadline_in(&self, duration: std::time::Duration) -> Deadline {
         self.reactor.fresh_now().saturating_add(duration)
+    }
+}
+
+/// Enters the spans of a greenlet that goes on.
+#[cfg(feature = "tracing")]
+fn enter_spans(ctl: Ctl) -> Option<tracing::Id> {
+    // A subscriber may do as it likes: nothing of the block's is lent to it.
+    let mut trail = ctl.rare_if_any(|rare| rare.trail.take()).flatten();
+    let outer = crate::trace::enter(trail.as_mut());
+    if trail.is_some() {
+        ctl.rare(|rare| rare.trail = trail);
+    }
+    outer
+}
+
+/// Exits the spans of a greenlet that has let go, or has ended.
+#[cfg(feature = "tracing")]
+fn leave_spans(ctl: Ctl, outer: Option<&tracing::Id>, ended: bool) {
+    let trail = ctl.rare_if_any(|rare| rare.trail.take()).flatten();
+    let trail = crate::trace::leave(trail, outer);
+    if ended {
+        let id = Some(ctl.id()).filter(|_| ctl.birth().role != control::Role::Callback);
+        crate::trace::ended(id, trail);
+    } else if trail.is_some() {
+        ctl.rare(|rare| rare.trail = trail);
     }
 }
 
@@ -343,6 +411,7 @@ impl Sink<Wake, Message> for Hub {
         match message {
             Message::Wake(wake) => Hub::wake(self, wake),
             Message::Call(call) => self.call_if_running(call),
+            Message::Ask(question) => question(self),
             Message::Stop => self.stop(),
         }
     }

@@ -16,7 +16,7 @@
 //!
 //! # Invariants
 //!
-//! - `PARK-1` One call site of `suspend` in the crate: `Hub::switch_out`.
+//! - `PARK-1` One call site of `suspend` in the crate: `leave`, for `Hub::switch_out` and `pose`.
 //! - `PARK-2` An unpark that comes between `begin` and `park` is remembered: it clears the ticket,
 //!   and `park` looks at the ticket first.
 //! - `PARK-3` Nothing parks on the hub's own stack, in a `no_park` section, or outside `run`:
@@ -24,7 +24,7 @@
 //! - `PARK-4` A kill or timeout unwinds only out of `interrupts`, hence only out of a call of this
 //!   crate, and only where SOUND-7 allows.
 
-use std::{fmt, io};
+use std::{backtrace::Backtrace, fmt, io};
 
 use super::{
     Hub,
@@ -298,6 +298,9 @@ impl<'h> Wait<'h> {
             ctl.since.set(hub.reactor.now());
             ctl.note_stack_pointer();
             hub.switch_out(ctl, State::Parked);
+            if !self.is_woken() && ctl.is_peeked() {
+                pose(ctl);
+            }
             if let Some(key) = timer
                 && ctl.waits_on.get() != WaitOn::Elapsed
             {
@@ -308,6 +311,28 @@ impl<'h> Wait<'h> {
                 return Err(Interrupt::TimedOut);
             }
         }
+    }
+}
+
+/// Leaves the greenlet whose stack this runs on, which `ctl` must be; returns when it is resumed.
+#[inline(always)]
+#[expect(unsafe_code, reason = "the one suspension point of the crate (PARK-1)")]
+fn leave(ctl: Ctl) {
+    // SAFETY: `switch_out` is called by the current greenlet (asserted there; every caller has it
+    // from `may_park`), `pose` by the one that `Hub::peek` has just entered: so this runs on the
+    // greenlet's own stack.
+    unsafe { ctl.suspend() };
+}
+
+/// Takes the backtrace of a parked greenlet as often as it is resumed for just that, and leaves it
+/// again: still parked, with its ticket, its timer and all else as it was.
+#[cold]
+#[inline(never)]
+fn pose(ctl: Ctl) {
+    while ctl.is_peeked() {
+        let hub = Hub::current().expect("a greenlet runs on a hub");
+        hub.posed.set(Some(Backtrace::force_capture()));
+        leave(ctl);
     }
 }
 
@@ -363,7 +388,6 @@ impl Hub {
     /// return by the calls it has seen, and those of the frames that a switch skips are not there.
     /// Each frame between the switch and the user's code costs a misprediction a park.
     #[inline(always)]
-    #[expect(unsafe_code, reason = "the one suspension point of the crate (PARK-1)")]
     pub(super) fn switch_out(&self, ctl: Ctl, state: State) {
         debug_assert_eq!(self.current.get(), Some(ctl));
         #[cfg(debug_assertions)]
@@ -372,9 +396,7 @@ impl Hub {
         if std::thread::panicking() || ctl.unwinding.get() || self.unwinders.get() > 0 {
             self.count_unwinder(ctl);
         }
-        // SAFETY: `ctl` is the current greenlet (asserted above; every caller has it from
-        // `may_park`), so this runs on its own stack.
-        unsafe { ctl.suspend() };
+        leave(ctl);
     }
 
     /// Counts a greenlet that is about to be suspended, if it is in the midst of an unwind.

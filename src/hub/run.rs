@@ -33,10 +33,11 @@ use super::{
     fork,
     join::JoinError,
     park::Wake,
+    pulse::Listed,
     queue::Lookahead,
-    report::Report,
+    report::{Backtraces, Report},
     spawn::AbortOnUnwind,
-    unwind,
+    unwind, watchdog,
 };
 use crate::{
     coro::{AltStack, catch_overflows},
@@ -126,7 +127,9 @@ impl Fate {
 /// The first call in a process installs a handler for SIGSEGV and SIGBUS that names a greenlet
 /// whose stack overflows (and hands everything else to the handler that was there), and a panic
 /// hook that notes where greenlets panic (and calls the one that was there). No other signal is
-/// touched. In the child of a fork the reactor is gone; see [`process`](crate::process).
+/// touched, but for a moment when a debug build's watchdog finds a greenlet that keeps the thread
+/// ([`Reactor::set_watchdog`](crate::Reactor::set_watchdog)). In the child of a fork the reactor is
+/// gone; see [`process`](crate::process).
 ///
 /// # Panics
 ///
@@ -203,6 +206,11 @@ pub(crate) fn try_run_on<T>(clock: Box<dyn Clock>, f: impl FnOnce() -> T) -> Res
     fork::watch();
     let _alt_stack = AltStack::ensure();
     let hub = Hub::new(clock).map_err(RunError::Unavailable)?;
+    let _listed = Listed::new(&hub.pulse, &hub.beats);
+    if let Some(limit) = watchdog::default_limit() {
+        hub.pulse.set_limit(Some(limit));
+        let _ = watchdog::wake(); // Without a thread nobody watches: no reason not to run.
+    }
     let mut outcome: Option<Result<T, Box<dyn Any + Send>>> = None;
     hub.drive(birth, || outcome = Some(unwind::catch(f).map_err(say_what_was_not_said)))
         .map_err(RunError::Unavailable)?;
@@ -331,8 +339,9 @@ impl Hub {
         if !busy {
             self.trim_later();
         }
-        self.unpolled.set(0);
-        self.pace.set(PACE_AFTER);
+        let resumes = self.beats.count();
+        self.polled_at.set(resumes);
+        self.look_at.set(resumes + PACE_AFTER);
         if let Err(error) = self.reactor.turn(!busy, self) {
             // epoll_wait fails only for a bad descriptor or address: somebody closed what is ours.
             panic!("the reactor cannot poll: {error}");
@@ -349,7 +358,7 @@ impl Hub {
             if place >= SHORT_QUEUE {
                 ahead.follow(ctl, |distance| self.pools.borrow()[0].prefetch(distance));
             }
-            self.unpolled.set(self.unpolled.get() + 1);
+            self.beats.beat();
             self.resume(ctl);
         }
     }
@@ -360,19 +369,19 @@ impl Hub {
     /// The clock is read after `PACE_AFTER` resumes; their pace tells when it need be read next.
     #[inline(always)]
     fn is_poll_due(&self) -> bool {
-        self.unpolled.get() >= self.pace.get() && self.is_poll_due_by_clock()
+        self.beats.count() >= self.look_at.get() && self.is_poll_due_by_clock()
     }
 
     #[cold]
     fn is_poll_due_by_clock(&self) -> bool {
-        let unpolled = self.unpolled.get();
+        let unpolled = self.beats.count() - self.polled_at.get();
         let polled = self.reactor.polled();
         let elapsed = self.reactor.clock_now().duration_since(polled).as_nanos().max(1) as u64;
         if unpolled >= POLL_EVERY || elapsed >= POLL_AFTER_NS {
             return true;
         }
-        let pace = u64::from(unpolled) * POLL_AFTER_NS / elapsed;
-        self.pace.set(pace.clamp(u64::from(unpolled) + 1, u64::from(POLL_EVERY)) as u32);
+        let pace = unpolled * POLL_AFTER_NS / elapsed;
+        self.look_at.set(self.polled_at.get() + pace.clamp(unpolled + 1, POLL_EVERY));
         false
     }
 
@@ -405,12 +414,13 @@ impl Hub {
         if main.kill.get() != Kill::None || cfg!(panic = "abort") {
             eprintln!(
                 "greenloop: the main greenlet waits for ever and cannot be unwound (it is in a \
-                 shield, or unwinding already); aborting. Parked:\n{}",
-                self.report()
+                 shield, or unwinding already); aborting. Parked:\n{:#}",
+                self.report(Backtraces::AsAsked)
             );
             std::process::abort();
         }
-        *self.fate.verdict.borrow_mut() = Some(RunError::WouldBlockForever(self.report()));
+        let report = self.report(Backtraces::AsAsked);
+        *self.fate.verdict.borrow_mut() = Some(RunError::WouldBlockForever(report));
         self.kill(main);
         true
     }
@@ -444,8 +454,8 @@ impl Hub {
     pub(super) fn give_up(&self) -> ! {
         eprintln!(
             "greenloop: these greenlets did not end when they were killed, and the shutdown \
-             deadline is over; aborting, since they can be neither unwound nor forgotten:\n{}",
-            self.report()
+             deadline is over; aborting, since they can be neither unwound nor forgotten:\n{:#}",
+            self.report(Backtraces::AsAsked)
         );
         std::process::abort();
     }

@@ -142,6 +142,10 @@ impl Builder {
     ///
     /// Units: bytes of address space, 64 KiB of guard included; rounded up to whole pages, and to
     /// at least 96 KiB. Default 256 KiB. Memory is taken page by page as it is touched.
+    ///
+    /// The least leaves 32 KiB to use, also for a signal handler that is not on the alternate
+    /// stack: the kernel saves the vector registers in front of it, up to 3 KiB with AVX-512 and
+    /// 12 KiB with AMX. A panic with its backtrace needs more: 64 KiB to use are safe.
     #[must_use]
     pub fn stack_size(mut self, bytes: usize) -> Builder {
         self.stack_size = Some(bytes);
@@ -282,8 +286,11 @@ impl Hub {
         let join = Join::new(self.draw_id(), ctl.slot, place, builder.name, pool, describe);
         let packet = Rc::new(Packet { join, work: Cell::new(Some((f, last))) });
         let body: Rc<dyn Body + '_> = Rc::clone(&packet) as _;
+        let parent = self.current.get().map_or(0, |current| current.id());
         // SAFETY: the caller vouches that all the body borrows outlives the greenlet.
-        ctl.occupy(unsafe { forget_lifetime(body) });
+        ctl.occupy(unsafe { forget_lifetime(body) }, parent);
+        #[cfg(feature = "tracing")]
+        begin_trail(ctl);
         if self.is_ending() {
             ctl.kill.set(Kill::Pending);
         }
@@ -315,7 +322,11 @@ impl Hub {
         let birth = Birth { id: self.draw_id(), role, place, name: Some(name), pool };
         let body: Rc<dyn Body + '_> = Rc::new(Bare { birth, work: Cell::new(Some(body)) });
         // SAFETY: passed on.
-        ctl.occupy(unsafe { forget_lifetime(body) });
+        ctl.occupy(unsafe { forget_lifetime(body) }, 0);
+        #[cfg(feature = "tracing")]
+        if role == Role::Main {
+            begin_trail(ctl);
+        }
         if self.is_ending() {
             ctl.kill.set(Kill::Pending); // What it calls now must not hold up the end.
         }
@@ -353,6 +364,8 @@ impl Hub {
     pub(super) fn kill(&self, ctl: Ctl) {
         if ctl.kill.get() == Kill::None {
             ctl.kill.set(Kill::Pending);
+            #[cfg(feature = "tracing")]
+            crate::trace::killed(ctl.id());
         }
         match ctl.state.get() {
             State::Parked => self.make_ready(ctl),
@@ -375,6 +388,15 @@ fn pool_of(pools: &mut Vec<StackPool>, bytes: usize) -> io::Result<u16> {
         pools.len() - 1
     });
     Ok(place as u16)
+}
+
+/// Tells `tracing` of a greenlet that was spawned.
+#[cfg(feature = "tracing")]
+fn begin_trail(ctl: Ctl) {
+    let Birth { id, name, place, .. } = ctl.birth();
+    if let Some(trail) = crate::trace::Trail::begin(id, name, place) {
+        ctl.rare(|rare| rare.trail = Some(trail));
+    }
 }
 
 /// What a greenlet runs, and what it shares with its handle, in one allocation.

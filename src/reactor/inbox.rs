@@ -169,6 +169,11 @@ impl<M: Send> Inbox<M> {
         }
     }
 
+    /// Whether the reactor sleeps, or is about to.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.asleep.load(Ordering::Relaxed)
+    }
+
     /// How many eventfd writes pushes have made so far.
     pub(crate) fn wakes_count(&self) -> u64 {
         self.wakes.load(Ordering::Relaxed)

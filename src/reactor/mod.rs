@@ -82,6 +82,8 @@ pub(crate) struct Core<W, M: Send> {
     /// When timers last fired.
     timers_fired: Cell<Deadline>,
     turns: Cell<u64>,
+    /// How late a timer has fired at most.
+    timer_lag_max: Cell<Duration>,
     /// How many answers OS threads owe to this one.
     owed: Rc<Cell<u32>>,
 }
@@ -106,6 +108,7 @@ impl<W: Copy + PartialEq, M: Send> Core<W, M> {
             polled: Cell::new(now),
             timers_fired: Cell::new(Deadline::ZERO),
             turns: Cell::new(0),
+            timer_lag_max: Cell::new(Duration::ZERO),
             owed: Rc::default(),
         })
     }
@@ -116,6 +119,10 @@ impl<W: Copy + PartialEq, M: Send> Core<W, M> {
         let polled = self.poll(may_block, sink);
         self.now.set(self.clock.now());
         self.polled.set(self.now.get());
+        if let Some(first) = self.timers.borrow().next_deadline().filter(|d| *d <= self.now.get()) {
+            let lag = self.now.get().duration_since(first);
+            self.timer_lag_max.set(self.timer_lag_max.get().max(lag));
+        }
         loop {
             let due = self.timers.borrow_mut().pop_due(self.now.get());
             let Some(waiter) = due else { break };
@@ -180,6 +187,11 @@ impl<W: Copy + PartialEq, M: Send> Core<W, M> {
     pub(crate) fn fresh_now(&self) -> Deadline {
         self.now.set(self.clock.now());
         self.now.get()
+    }
+
+    /// How late a timer has fired at most.
+    pub(crate) fn timer_lag_max(&self) -> Duration {
+        self.timer_lag_max.get()
     }
 
     /// How many turns were made.

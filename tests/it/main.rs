@@ -10,6 +10,7 @@ mod futures;
 mod hub;
 #[cfg(feature = "hyper")]
 mod hyper;
+mod inside;
 mod io;
 mod kill;
 mod net;
@@ -29,5 +30,7 @@ mod tidy;
 #[cfg(feature = "tokio")]
 mod tokio;
 mod toolkit;
+#[cfg(feature = "tracing")]
+mod tracing;
 mod udp;
 mod unix;

@@ -926,7 +926,7 @@ fn a_pool_maps_with_at_most_so_many_calls_at_once_and_keeps_the_order() {
         assert_eq!(results.unwrap(), expected);
         assert_eq!((now.get(), most.get()), (0, 2));
         let none: Result<Vec<u32>, Failure> = Pool::new(3).map([], |n: u32| Ok(n));
-        assert_eq!(none.unwrap(), []);
+        assert_eq!(none.unwrap(), Vec::<u32>::new());
     });
 }
 

@@ -5,9 +5,9 @@
 use greenloop::{
     Abandoned, AsCompleted, CancelHandle, Cancelled, Deadline, Deferred, DeferredFuture,
     DeferredList, DelayedCall, DelayedCallError, Elapsed, Ending, Failure, FailureGroup,
-    FirstError, Greenlet, GreenletFuture, GreenletRef, JoinError, Killed, Link, ListResult, Panic,
-    Parked, PauseGuard, Reactor, ReactorHandle, Report, Resolver, RunError, Scope, ScopedGreenlet,
-    Stopped, SystemClock, TryScope,
+    FirstError, Greenlet, GreenletFuture, GreenletRef, GreenletState, JoinError, Killed, Link,
+    ListResult, Metrics, Panic, Parked, PauseGuard, Reactor, ReactorHandle, Report, Resolver,
+    RunError, Scope, ScopedGreenlet, Stopped, SystemClock, TryScope,
     net::{TcpListener, TcpStream},
     sync::{
         Acquire, Event, Lock, Mutex, MutexGuard, OnceCell, OwnedMutexGuard, Permit, Receiver,
@@ -85,6 +85,7 @@ fn handles_sockets_and_errors_may_go_anywhere() {
     shared::<RunError>();
     shared::<Report>();
     shared::<Parked>();
+    shared::<(GreenletState, Metrics)>();
     shared::<Ending>();
     shared::<(Killed, Elapsed, Stopped, Cancelled, Abandoned, DelayedCallError)>();
     shared::<(Deadline, SystemClock)>();

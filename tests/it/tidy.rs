@@ -15,9 +15,11 @@ const UNSAFE_FILES: &[&str] = &[
     "src/coro/mod.rs",
     "src/coro/overflow.rs",
     "src/coro/pool.rs",
+    "src/coro/snapshot.rs",
     "src/coro/stack.rs",
     "src/coro/tests.rs",
     "src/coro/tests/notes.rs",
+    "src/hub/alarm.rs",
     "src/hub/calls.rs",
     "src/hub/control.rs",
     "src/hub/fork.rs",
@@ -25,6 +27,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/hub/lint.rs",
     "src/hub/mod.rs",
     "src/hub/park.rs",
+    "src/hub/pulse.rs",
     "src/hub/run.rs",
     "src/hub/scope.rs",
     "src/hub/spawn.rs",
@@ -41,6 +44,7 @@ const UNSAFE_FILES: &[&str] = &[
 /// The house, floor by floor (ARCHITECTURE.md).
 const FLOORS: &[(&str, u32)] = &[
     ("report", 0),
+    ("trace", 0),
     ("coro", 0),
     ("time", 1),
     ("deferred", 1),
