@@ -23,7 +23,7 @@ fn configure() {
 }
 
 /// Runs `f` in a coroutine and waits for it.
-fn run<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn run<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     configure();
     go!(f).join().expect("the coroutine ended")
 }

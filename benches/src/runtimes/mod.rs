@@ -81,7 +81,7 @@ fn turns_each(green_threads: usize, yields: u64) -> u64 {
 }
 
 /// Returns the time for `wanted` operations when `done` of them took `time`.
-fn scale(time: Duration, wanted: u64, done: u64) -> Duration {
+pub(crate) fn scale(time: Duration, wanted: u64, done: u64) -> Duration {
     Duration::from_nanos((time.as_nanos() as f64 * wanted as f64 / done as f64) as u64)
 }
 

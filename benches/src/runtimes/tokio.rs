@@ -23,7 +23,7 @@ pub enum Drivers {
 }
 
 /// Builds a runtime.
-fn runtime(drivers: Drivers) -> Runtime {
+pub(crate) fn runtime(drivers: Drivers) -> Runtime {
     let mut builder = Builder::new_current_thread();
     if drivers == Drivers::All {
         builder.enable_all();
