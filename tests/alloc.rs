@@ -17,8 +17,9 @@ use std::{
 };
 
 use greenloop::{
-    Deadline, Deferred, reactor, run, shield, sleep, spawn, timeout, wait_for_deferred,
-    wait_for_future, wait_readable, wait_writable, yield_now,
+    Deadline, Deferred, reactor, run, shield, sleep, spawn,
+    sync::{Event, Mutex, channel},
+    timeout, wait_for_deferred, wait_for_future, wait_readable, wait_writable, yield_now,
 };
 
 const SHORT: Duration = Duration::from_micros(50);
@@ -283,5 +284,32 @@ fn an_echo_by_futures_allocates_nothing() {
         assert_eq!(rounds, 0);
         drop(stream);
         echo.join().unwrap();
+    });
+}
+
+#[test]
+fn waiting_for_channels_locks_and_events_allocates_nothing() {
+    run(|| {
+        let ((there, asked), (back, answered)) = (channel(1), channel(1));
+        let lock = Rc::new((Mutex::new(0), Event::new()));
+        let theirs = Rc::clone(&lock);
+        spawn(move || {
+            for n in &asked {
+                *theirs.0.lock().unwrap() += n; // It waits.
+                theirs.1.set();
+                back.send(n).unwrap();
+            }
+        });
+        let round = || {
+            lock.1.clear();
+            let held = lock.0.lock().unwrap();
+            there.send(1).unwrap();
+            yield_now();
+            drop(held);
+            lock.1.wait();
+            answered.recv().unwrap();
+        };
+        assert_eq!(allocations_of(round), 0);
+        assert_eq!(*lock.0.lock().unwrap(), 2 * ROUNDS);
     });
 }

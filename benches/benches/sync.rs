@@ -3,8 +3,8 @@
 //! `cargo bench --bench sync`
 //!
 //! Excluded: starting the runtimes and the green threads, ending them. What each operation is
-//! stands in `src/sync/mod.rs`. The cooperative budgets, tokio's and ours, both of 128 operations, are
-//! spent inside.
+//! stands in `src/sync/mod.rs`. The cooperative budgets, tokio's and ours, both of 128 operations,
+//! are spent inside.
 
 use greenloop_benches::os;
 use greenloop_benches::report::{Contender, Limit, OURS, Table, is_for_real, measure_with};
@@ -66,7 +66,8 @@ fn main() {
         let Median { value, low, high } = Median::of(&table.entries[0].rounds_ns);
         let verdict = if value <= ROUND_TRIP_NS_MAX { "within" } else { "OVER" };
         println!(
-            "there and back: {value:.1} ns ({low:.1} to {high:.1}), limit {ROUND_TRIP_NS_MAX}: {verdict}"
+            "there and back: {value:.1} ns ({low:.1} to {high:.1}), limit {ROUND_TRIP_NS_MAX:.0}: \
+             {verdict}"
         );
     }
     let [tokio, tokio_without] = tokios!(stream);

@@ -2,8 +2,9 @@
 //!
 //! The targets under `benches/` print the figures; this library holds what they share. Reading
 //! order: [`stats`] says what a figure is, [`report`] how figures are set beside one another,
-//! [`runtimes`] what each runtime is asked to do, [`sync`] what its locks and channels are, [`echo`]
-//! the network server and its load, and [`os`] what is asked of the kernel. `README.md` holds the results and the command for each.
+//! [`runtimes`] what each runtime is asked to do, [`sync`] what is asked of its locks and channels,
+//! [`echo`] the network server and its load, and [`os`] what is asked of the kernel. `README.md`
+//! holds the results and the command for each.
 
 pub mod echo;
 pub mod os;

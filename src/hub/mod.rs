@@ -370,6 +370,20 @@ impl Hub {
         self.reactor.inbox()
     }
 
+    /// As an [`Outside`], for a greenlet of this hub, which it outlives.
+    #[inline]
+    pub(crate) fn count_outside(&self) -> impl Drop + use<'_> {
+        struct Counted<'h>(&'h Cell<usize>);
+        impl Drop for Counted<'_> {
+            #[inline]
+            fn drop(&mut self) {
+                self.0.set(self.0.get() - 1);
+            }
+        }
+        self.outside_waits.set(self.outside_waits.get() + 1);
+        Counted(&self.outside_waits)
+    }
+
     /// `duration` from now on the hub's clock; the clock is read for it.
     pub(crate) fn deadline_in(&self, duration: std::time::Duration) -> Deadline {
         self.reactor.fresh_now().saturating_add(duration)
@@ -456,14 +470,15 @@ impl Drop for Outside {
 }
 
 /// Whether the caller is unwinding: its greenlet, if it is on one; else its thread.
+#[inline]
 pub(crate) fn is_unwinding() -> bool {
-    match Hub::current() {
-        Some(hub) => match hub.current.get() {
-            Some(ctl) => hub.is_unwinding(ctl),
-            None => std::thread::panicking(),
-        },
-        None => std::thread::panicking(),
+    /// Somebody on this thread is; whether it is the caller, the hub must say.
+    #[cold]
+    fn look() -> bool {
+        let Some(hub) = Hub::current() else { return true };
+        hub.current.get().is_none_or(|ctl| hub.is_unwinding(ctl))
     }
+    std::thread::panicking() && look()
 }
 
 /// A marker that keeps a type on its thread.

@@ -263,6 +263,12 @@ impl<'h> Wait<'h> {
         Wake::Unpark { slot: self.ctl.slot, ticket: self.ticket }
     }
 
+    /// The same for [`Hub::unpark`]: the slot and the ticket.
+    #[inline]
+    pub(crate) fn ticket(&self) -> (u32, u64) {
+        (self.ctl.slot, self.ticket)
+    }
+
     /// Whether it was woken already.
     #[inline]
     pub(crate) fn is_woken(&self) -> bool {
@@ -525,13 +531,25 @@ impl Hub {
     }
 
     /// Ends the wait that `wake` names, if it is still under way. Appends to a queue; runs nothing.
+    #[inline]
     pub(crate) fn wake(&self, wake: Wake) {
         match wake {
-            Wake::Unpark { slot, ticket } => {
-                let Some(ctl) = self.at(slot).filter(|c| c.ticket.get() == ticket) else { return };
-                ctl.ticket.set(0);
-                self.make_ready(ctl);
-            }
+            Wake::Unpark { slot, ticket } => self.unpark((slot, ticket)),
+            _ => self.wake_otherwise(wake),
+        }
+    }
+
+    /// Ends the wait of the greenlet in this slot with this ticket, if it is still under way.
+    #[inline]
+    pub(crate) fn unpark(&self, (slot, ticket): (u32, u64)) {
+        let Some(ctl) = self.at(slot).filter(|c| c.ticket.get() == ticket) else { return };
+        ctl.ticket.set(0);
+        self.make_ready(ctl);
+    }
+
+    fn wake_otherwise(&self, wake: Wake) {
+        match wake {
+            Wake::Unpark { .. } => {}
             Wake::Timer { slot, ticket } => {
                 let Some(ctl) = self.at(slot).filter(|c| c.ticket.get() == ticket) else { return };
                 self.make_ready_because(ctl, WaitOn::Elapsed);

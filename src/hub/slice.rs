@@ -105,9 +105,14 @@ impl Hub {
     pub(crate) fn spend_slice(&self) {
         let Ok(ctl) = self.may_park() else { return };
         match self.slice.get() {
-            0 => self.requeue(ctl),
+            0 => self.end_slice(ctl),
             left => self.slice.set(left - 1),
         }
+    }
+
+    #[cold]
+    fn end_slice(&self, ctl: Ctl) {
+        self.requeue(ctl);
     }
 
     /// Reads the clock. Ends the slice if it is over; otherwise begins one, or the next count.

@@ -29,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-use super::lane::{Lane, Limit, LineOf, Passing, Primitive, Rule, defer, wait};
+use super::lane::{Lane, Limit, LineOf, Passing, Primitive, Rule, defer, wait_on};
 use crate::{
     deferred::{Deferred, Failure},
     hub::{Hub, park::WaitOn},
@@ -63,6 +63,7 @@ pub(super) struct Flow<T> {
 }
 
 impl<T> Flow<T> {
+    #[inline(always)]
     fn send(&mut self, line: &mut LineOf<Self>, value: T) -> Result<Grant<T>, Ask<T>> {
         if self.receivers == 0 {
             return Ok(Grant::Refused(value));
@@ -77,13 +78,19 @@ impl<T> Flow<T> {
         Ok(Grant::Sent)
     }
 
+    #[inline(always)]
     fn receive(&mut self, line: &mut LineOf<Self>) -> Result<Grant<T>, Ask<T>> {
         if let Some(value) = self.values.pop_front() {
-            if self.values.len() < self.bound {
-                let next = Self::take_over(line);
-                self.values.extend(next);
+            if !line.is_empty()
+                && self.values.len() < self.bound
+                && let Some(next) = Self::take_over(line)
+            {
+                self.values.push_back(next);
             }
             return Ok(Grant::Received(value));
+        }
+        if line.is_empty() && self.senders > 0 {
+            return Err(Ask::Receive);
         }
         match Self::take_over(line) {
             Some(value) => Ok(Grant::Received(value)),
@@ -111,6 +118,7 @@ impl<T> Rule for Flow<T> {
     type Ask = Ask<T>;
     type Grant = Grant<T>;
 
+    #[inline(always)]
     fn enter(&mut self, line: &mut LineOf<Self>, ask: Ask<T>) -> Result<Grant<T>, Ask<T>> {
         match ask {
             Ask::Send(value) => self.send(line, value),
@@ -149,15 +157,20 @@ struct Channel<T> {
 
 impl<T> Channel<T> {
     /// What comes of a wait to receive. `None`: no value is left, and no sender.
+    #[inline(always)]
     fn received(&self, grant: Grant<T>) -> Option<T> {
-        let grant = match grant {
-            // A value that a dead receiver was handed may have come back since.
-            Grant::Ended => self.lane.attempt(Ask::Receive).ok()?,
-            grant => grant,
-        };
         match grant {
             Grant::Received(value) => Some(value),
-            Grant::Ended | Grant::Sent | Grant::Refused(_) => None,
+            _ => self.returned(),
+        }
+    }
+
+    /// A value that a dead receiver was handed and that has come back since the end was told.
+    #[cold]
+    fn returned(&self) -> Option<T> {
+        match self.lane.attempt(Ask::Receive) {
+            Ok(Grant::Received(value)) => Some(value),
+            _ => None,
         }
     }
 }
@@ -228,11 +241,10 @@ pub struct Receiver<T> {
     channel: Arc<Channel<T>>,
 }
 
-/// Where a greenlet that is served without waiting must let others run all the same.
-fn give_way() {
-    if let Some(hub) = Hub::current() {
-        hub.spend_slice();
-    }
+/// This thread's hub. Where a greenlet is served without waiting, others must run all the same.
+#[inline(always)]
+fn give_way() -> Option<&'static Hub> {
+    Hub::current().inspect(|hub| hub.spend_slice())
 }
 
 impl<T> Sender<T> {
@@ -254,10 +266,10 @@ impl<T> Sender<T> {
     /// Cancellation point: always. On cancel the value was not sent, and is dropped; unless another
     /// thread took it before it could know. Infallible as to kills: where one cannot unwind, the
     /// wait goes on.
+    #[inline(always)]
     #[track_caller]
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
-        give_way();
-        match wait(&*self.channel, Ask::Send(value), Limit::Never, "Sender::send") {
+        match wait_on(give_way(), &*self.channel, Ask::Send(value), Limit::Never, "Sender::send") {
             Ok(Grant::Refused(value)) => Err(SendError(value)),
             _ => Ok(()),
         }
@@ -270,9 +282,8 @@ impl<T> Sender<T> {
     /// The value: `Full` when there was no room in time, `Disconnected` when no receiver is left.
     #[track_caller]
     pub fn send_timeout(&self, value: T, limit: Duration) -> Result<(), TrySendError<T>> {
-        give_way();
         let limit = Limit::After(limit);
-        sent(wait(&*self.channel, Ask::Send(value), limit, "Sender::send_timeout"))
+        sent(wait_on(give_way(), &*self.channel, Ask::Send(value), limit, "Sender::send_timeout"))
     }
 
     /// Puts a value in if there is room, or a receiver that waits. Never waits.
@@ -342,10 +353,10 @@ impl<T> Receiver<T> {
     ///
     /// Cancellation point: always. On cancel no value was taken. Infallible as to kills: where one
     /// cannot unwind, the wait goes on.
+    #[inline(always)]
     #[track_caller]
     pub fn recv(&self) -> Result<T, RecvError> {
-        give_way();
-        match wait(&*self.channel, Ask::Receive, Limit::Never, "Receiver::recv") {
+        match wait_on(give_way(), &*self.channel, Ask::Receive, Limit::Never, "Receiver::recv") {
             Ok(grant) => self.channel.received(grant).ok_or(RecvError),
             Err(_) => Err(RecvError),
         }
@@ -358,9 +369,8 @@ impl<T> Receiver<T> {
     /// `Timeout` when no value came in time, `Disconnected` when none will.
     #[track_caller]
     pub fn recv_timeout(&self, limit: Duration) -> Result<T, RecvTimeoutError> {
-        give_way();
         let limit = Limit::After(limit);
-        match wait(&*self.channel, Ask::Receive, limit, "Receiver::recv_timeout") {
+        match wait_on(give_way(), &*self.channel, Ask::Receive, limit, "Receiver::recv_timeout") {
             Ok(grant) => self.channel.received(grant).ok_or(RecvTimeoutError::Disconnected),
             Err(_) => Err(RecvTimeoutError::Timeout),
         }
@@ -471,6 +481,7 @@ pub struct Iter<'a, T>(&'a Receiver<T>);
 impl<T> Iterator for Iter<'_, T> {
     type Item = T;
 
+    #[inline]
     fn next(&mut self) -> Option<T> {
         self.0.recv().ok()
     }

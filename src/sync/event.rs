@@ -27,6 +27,7 @@ impl Rule for Flag {
     type Ask = ();
     type Grant = ();
 
+    #[inline(always)]
     fn enter(&mut self, _: &mut LineOf<Self>, (): ()) -> Result<(), ()> {
         if self.is_set { Ok(()) } else { Err(()) }
     }
@@ -111,6 +112,7 @@ impl Event {
     /// # Cancellation
     ///
     /// Cancellation point: always. Infallible: where a kill cannot unwind, the wait goes on.
+    #[inline(always)]
     #[track_caller]
     pub fn wait(&self) {
         let _ = wait(self, (), Limit::Never, "Event::wait");

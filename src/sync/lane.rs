@@ -1,6 +1,6 @@
 //! A primitive's lock, line and rule, and the three styles in which one waits for it.
 //!
-//! Floor 5. Uses: `line`, `signal`, `hub::park`, `deferred`. Used by: every primitive.
+//! Floor 5. Uses: `latch`, `line`, `signal`, `hub::park`, `deferred`. Used by: every primitive.
 //!
 //! # Contract
 //!
@@ -10,10 +10,11 @@
 //!
 //! # Invariants
 //!
-//! - `LANE-1` The lock is held for a few steps that call nothing of the user's, wake nobody and
-//!   never block. So it is a short wait for a thread, and nothing for a hub.
-//! - `LANE-2` A `Place` that is dropped leaves the line, on every way out. If it had been granted
-//!   something, that is given back to the rule, which serves whoever is next.
+//! - `LANE-1` The lock is held for a few steps that call nothing of the user's and never block, and
+//!   wake nobody but greenlets of this very thread, which go to its run queue. So it is a short
+//!   wait for a thread, and nothing for a hub.
+//! - `LANE-2` A `Place`, or a `Waiting`, that is dropped leaves the line, on every way out. If it
+//!   had been granted something, that is given back to the rule, which serves whoever is next.
 //! - `LANE-3` A grant is a hand-over: nobody runs in it. Greenlets go to the run queue, Deferreds
 //!   are fired by calls of their hub, so a hundred thousand of them do not nest.
 //!
@@ -21,17 +22,24 @@
 //!
 //! Everything is `Send` and `Sync` if what is passed through it is.
 
+#![expect(unsafe_code, reason = "a greenlet that waits lends the line its frame")]
+//! # Safety
+//!
+//! The frame of `park` outlives its place in the line (`LANE-2`).
+
 use std::{
+    cell::Cell,
     fmt,
     future::Future,
     ops::Deref,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use super::{
+    latch::{Held, Latch},
     line::{Key, Line},
     signal::{Parker, Signal},
 };
@@ -88,7 +96,7 @@ struct Inner<R: Rule> {
 }
 
 /// A rule and its line, behind one lock.
-pub(super) struct Lane<R: Rule>(Mutex<Inner<R>>);
+pub(super) struct Lane<R: Rule>(Latch<Inner<R>>);
 
 /// A waiter's place in the line. Dropped, it is left (`LANE-2`).
 struct Place<P: Deref<Target: Primitive>> {
@@ -102,19 +110,16 @@ type GrantOf<P> = <<<P as Deref>::Target as Primitive>::Rule as Rule>::Grant;
 
 impl<R: Rule> Lane<R> {
     pub(super) const fn new(rule: R) -> Lane<R> {
-        Lane(Mutex::new(Inner { rule, line: Line::new() }))
+        Lane(Latch::new(Inner { rule, line: Line::new() }))
     }
 
     /// Does something under the lock, and tells those whom it concerns when the lock is free.
-    #[inline]
+    #[inline(always)]
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut R, &mut LineOf<R>) -> T) -> T {
-        // No panic of ours leaves it half changed: nothing in there is code of others.
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Inner { rule, line } = &mut *inner;
+        let mut held = self.0.hold();
+        let Inner { rule, line } = &mut *held;
         let value = f(rule, line);
-        let due = line.take_due();
-        drop(inner);
-        due.give();
+        let_go(held);
         value
     }
 
@@ -125,6 +130,7 @@ impl<R: Rule> Lane<R> {
     }
 
     /// Gives a grant back.
+    #[inline]
     pub(super) fn release(&self, grant: R::Grant) {
         let rest = self.with(|rule, line| rule.take_back(line, grant));
         drop(rest);
@@ -139,6 +145,20 @@ impl<R: Rule> Lane<R> {
             }
             Err(ask) => Err((line.join(ask, signal), rule.is_open())),
         })
+    }
+}
+
+/// Lets go of the lock, and then tells those who are to be told.
+#[inline(always)]
+fn let_go<R: Rule>(held: Held<'_, Inner<R>>) {
+    #[cold]
+    fn tell<R: Rule>(mut held: Held<'_, Inner<R>>) {
+        let due = held.line.take_due();
+        drop(held);
+        due.give();
+    }
+    if held.line.has_due() {
+        tell(held);
     }
 }
 
@@ -176,6 +196,7 @@ impl<P: Deref<Target: Primitive>> Place<P> {
     }
 
     /// Gives the place up: what was granted counts, else the ask is handed back.
+    #[cold]
     fn leave(mut self) -> Result<GrantOf<P>, AskOf<P>> {
         let key = self.key.take().expect("a place is left once");
         self.primitive.lane().with(|rule, line| match line.leave(key) {
@@ -211,7 +232,7 @@ pub(super) enum Limit {
 
 /// Waits in blocking style: parks the greenlet, or blocks the OS thread. `name` is who asks, for
 /// panics. `Err`: the limit has passed.
-#[inline]
+#[inline(always)]
 #[track_caller]
 pub(super) fn wait<P: Primitive + ?Sized>(
     primitive: &P,
@@ -219,12 +240,28 @@ pub(super) fn wait<P: Primitive + ?Sized>(
     limit: Limit,
     name: &str,
 ) -> Result<<P::Rule as Rule>::Grant, <P::Rule as Rule>::Ask> {
-    if let Some(hub) = Hub::current() {
-        hub.checkpoint(Mode::Infallible);
-    }
-    match primitive.lane().attempt(ask) {
-        Ok(grant) => Ok(grant),
-        Err(ask) => wait_having(primitive, ask, limit, name, || ()),
+    wait_on(Hub::current(), primitive, ask, limit, name)
+}
+
+/// As [`wait`], for a caller that knows its hub.
+#[inline(always)]
+#[track_caller]
+pub(super) fn wait_on<P: Primitive + ?Sized>(
+    hub: Option<&Hub>,
+    primitive: &P,
+    ask: <P::Rule as Rule>::Ask,
+    limit: Limit,
+    name: &str,
+) -> Result<<P::Rule as Rule>::Grant, <P::Rule as Rule>::Ask> {
+    match hub {
+        Some(hub) => {
+            hub.checkpoint(Mode::Infallible);
+            park(hub, primitive, ask, limit, name, || ())
+        }
+        None => match primitive.lane().attempt(ask) {
+            Ok(grant) => Ok(grant),
+            Err(ask) => block(primitive, ask, limit, || ()),
+        },
     }
 }
 
@@ -240,35 +277,105 @@ pub(super) fn wait_having<P: Primitive + ?Sized>(
 ) -> Result<<P::Rule as Rule>::Grant, <P::Rule as Rule>::Ask> {
     match Hub::current() {
         // A kill is noticed when it parks: `joined` may have to let go of something before.
-        Some(_) => park(primitive, ask, limit, name, joined),
+        Some(hub) => park(hub, primitive, ask, limit, name, joined),
         None => block(primitive, ask, limit, joined),
     }
 }
 
+/// Inlined up to the user's frame, as all that parks: see `Hub::switch_out`.
+#[inline(always)]
 #[track_caller]
 fn park<P: Primitive + ?Sized>(
+    hub: &Hub,
     primitive: &P,
     ask: <P::Rule as Rule>::Ask,
     limit: Limit,
     name: &str,
     joined: impl FnOnce(),
 ) -> Result<<P::Rule as Rule>::Grant, <P::Rule as Rule>::Ask> {
-    let hub = Hub::to_park().unwrap_or_else(|why| panic!("greenloop::sync::{name}: {why}"));
+    let frame = Cell::new(None);
+    let mut waiting = Waiting { primitive, key: None, frame: &frame };
+    let mut held = primitive.lane().0.hold();
+    let Inner { rule, line } = &mut *held;
+    let ask = match rule.enter(line, ask) {
+        Ok(grant) => {
+            let_go(held);
+            return Ok(grant);
+        }
+        Err(ask) => ask,
+    };
+    let wait = match Wait::begin(hub, P::Rule::waits_on(&ask)) {
+        Ok(wait) => wait,
+        Err(why) => {
+            let_go(held);
+            refuse(name, why);
+        }
+    };
+    // SAFETY: `frame` is not moved while `waiting` borrows it, and ends after `waiting`, which
+    // leaves the line when it is dropped, on every way out (LANE-2).
+    waiting.key = Some(unsafe { line.join_parking(ask, hub, wait.ticket(), &frame) });
+    let is_open = rule.is_open();
+    let_go(held);
+    let _outside = is_open.then(|| hub.count_outside());
+    joined();
     let deadline = match limit {
         Limit::Never => Deadline::NEVER,
         Limit::After(limit) => hub.deadline_in(limit),
     };
-    let wait = Wait::begin(hub, P::Rule::waits_on(&ask)).expect("checked above");
-    let (key, is_open) = match primitive.lane().join(ask, Signal::hub(hub, wait.wake())) {
-        Ok(grant) => return Ok(grant),
-        Err(joined) => joined,
-    };
-    let place = Place { primitive, key: Some(key) };
-    let _outside = is_open.then(|| Outside::new(hub));
-    joined();
     // Whether it was woken, or its time is over: what was granted counts.
     let _ = wait.park(deadline, Mode::Infallible);
-    place.leave()
+    waiting.end()
+}
+
+#[cold]
+#[track_caller]
+fn refuse(name: &str, why: CannotPark) -> ! {
+    panic!("greenloop::sync::{name}: {why}")
+}
+
+/// A greenlet that waits: its place, and its frame, where its grant may be instead. Dropped, it
+/// leaves both (`LANE-2`).
+struct Waiting<'a, P: Primitive + ?Sized> {
+    primitive: &'a P,
+    /// None before it has joined the line, and once the wait has ended.
+    key: Option<Key>,
+    frame: &'a Cell<Option<<P::Rule as Rule>::Grant>>,
+}
+
+impl<'a, P: Primitive + ?Sized> Waiting<'a, P> {
+    /// Ends the wait: what was granted counts, else the ask is handed back.
+    #[inline(always)]
+    fn end(mut self) -> Result<<P::Rule as Rule>::Grant, <P::Rule as Rule>::Ask> {
+        match self.frame.take() {
+            Some(grant) => {
+                self.key = None; // The place is nobody's.
+                Ok(grant)
+            }
+            None => self.place().leave(),
+        }
+    }
+
+    /// Its place in the line, where a greenlet of the same hub has granted nothing.
+    fn place(&mut self) -> Place<&'a P> {
+        Place { primitive: self.primitive, key: self.key.take() }
+    }
+
+    #[cold]
+    fn give_up(&mut self) {
+        match self.frame.take() {
+            Some(grant) => self.primitive.lane().release(grant),
+            None => drop(self.place()),
+        }
+    }
+}
+
+impl<P: Primitive + ?Sized> Drop for Waiting<'_, P> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.key.is_some() {
+            self.give_up();
+        }
+    }
 }
 
 #[cold]

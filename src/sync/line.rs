@@ -1,7 +1,12 @@
 //! The line: who waits for a primitive, first come first served, and what each was granted.
 //!
-//! Floor 5. Uses: `signal`. Used by: `lane`, which holds the lock around it, and the primitives'
-//! rules.
+//! Floor 5. Uses: `signal`, the hub. Used by: `lane`, which holds the lock around it, and the
+//! primitives' rules.
+//!
+//! A line has a *home*: the hub of whoever joined it when it was empty. Its greenlets wait in the
+//! cheap way: one that another greenlet of the same hub serves finds its grant in its own frame,
+//! and is put into the run queue at once, so that it needs neither the lock again nor a reference
+//! to the hub's inbox.
 //!
 //! # States
 //!
@@ -11,9 +16,11 @@
 //!               ┌──────── leave: the ask is handed back ────────┐
 //!               │                                               ▼
 //! free ──join──▶ Waiting(ask) ──grant (by whoever releases)──▶ Granted(grant) ──▶ free
-//!                    │  ▲                                        │
-//!                    └──┘ renew: another Waker        collect: the waiter has it
-//!                                                     leave: the grant goes to the next in line
+//!                    │  ▲ │                                      │         ▲
+//!                    │  │ │                           collect: the waiter has it
+//!                    │  │ │                           leave: the grant goes to the next in line
+//!                    └──┘ └── grant, at home: into the waiter's frame ─────┘
+//!     renew: another Waker
 //! ```
 //! | race | what happens |
 //! |---|---|
@@ -25,14 +32,29 @@
 //!
 //! # Invariants
 //!
-//! - `LINE-1` A place belongs to one waiter from `join` until `collect` or `leave`: nobody else
-//!   names it, so it needs no number against reuse.
+//! - `LINE-1` A place belongs to one waiter from `join` until `collect` or `leave`, or until its
+//!   frame was given the grant: nobody else names it, so it needs no number against reuse.
 //! - `LINE-2` The list has exactly the places that are `Waiting`, in the order of their coming.
 //!   What was granted is in no list, so one grant has one owner.
 //! - `LINE-3` A grant puts the waiter's signal among those that are due. They are given when the
-//!   lock is free again: no wake, and no code of the user's, runs under it.
+//!   lock is free again: no code of the user's runs under it, and no wake but one at home, which
+//!   appends a greenlet to the run queue of this very thread.
+//! - `LINE-4` A frame is written to by the thread of its own hub alone, while its place is
+//!   `Waiting`; and its greenlet, which is of that thread too, leaves the line before the frame
+//!   ends. So the frame is there, and nobody else looks at it.
+
+#![expect(unsafe_code, reason = "a grant is written into the frame of its waiter")]
+//! # Safety
+//!
+//! A frame is a raw pointer, written to under `LINE-4`.
+
+use std::{cell::Cell, mem, ptr::NonNull, sync::Arc};
 
 use super::signal::{Signal, Signals};
+use crate::{
+    hub::{Hub, Message, park::Wake},
+    reactor::Inbox,
+};
 
 /// No place.
 const NONE: u32 = u32::MAX;
@@ -48,10 +70,26 @@ enum State<A, G> {
     Granted(G),
 }
 
+/// Where a greenlet that waits looks for its grant.
+struct Frame<G>(NonNull<Cell<Option<G>>>);
+
+// SAFETY: Thread A joins the line and leaves it, thread B moves the place about meanwhile, as part
+// of the line; only A, the thread of the home, reads or writes what it points to (LINE-4).
+unsafe impl<G: Send> Send for Frame<G> {}
+
+/// How a waiter is told.
+enum Teller<G> {
+    /// It is not: it was.
+    Told,
+    /// A greenlet of the home.
+    Home { slot: u32, ticket: u64, frame: Frame<G> },
+    /// Anybody else.
+    Other(Signal),
+}
+
 struct Place<A, G> {
     state: State<A, G>,
-    /// How its waiter is told. None once it was.
-    signal: Option<Signal>,
+    teller: Teller<G>,
     /// The one before in the list of those who wait.
     before: u32,
     /// The one behind; the next free place, if this one is free.
@@ -64,13 +102,25 @@ pub(super) struct Line<A, G> {
     free: u32,
     first: u32,
     last: u32,
+    /// The number of the home; 0 before the first greenlet came.
+    home: u64,
+    /// How other threads reach it.
+    inbox: Option<Arc<Inbox<Message>>>,
     /// Whom to tell when the lock is free again (`LINE-3`).
     due: Signals,
 }
 
 impl<A, G> Line<A, G> {
     pub(super) const fn new() -> Line<A, G> {
-        Line { places: Vec::new(), free: NONE, first: NONE, last: NONE, due: Signals::new() }
+        Line {
+            places: Vec::new(),
+            free: NONE,
+            first: NONE,
+            last: NONE,
+            home: 0,
+            inbox: None,
+            due: Signals::new(),
+        }
     }
 
     /// Whether nobody waits.
@@ -95,24 +145,58 @@ impl<A, G> Line<A, G> {
     }
 
     /// Goes to the end of the line.
+    #[cold]
     pub(super) fn join(&mut self, ask: A, signal: Signal) -> Key {
-        let place = Place {
-            state: State::Waiting(ask),
-            signal: Some(signal),
-            before: self.last,
-            behind: NONE,
-        };
-        let at = match self.free {
-            NONE => {
-                self.places.push(place);
-                u32::try_from(self.places.len() - 1).expect("fewer than 2^32 waiters")
-            }
-            at => {
-                self.free = self.places[at as usize].behind;
-                self.places[at as usize] = place;
-                at
-            }
-        };
+        self.append(ask, Teller::Other(signal))
+    }
+
+    /// Goes to the end of the line as the current greenlet of `hub`, which is about to park. If a
+    /// greenlet of the same hub serves it, its grant is in `frame`, and the place is nobody's.
+    ///
+    /// # Safety
+    ///
+    /// `frame` lives, where it is, until there is a grant in it or the place was left (`LINE-4`).
+    #[inline(always)]
+    pub(super) unsafe fn join_parking(
+        &mut self,
+        ask: A,
+        hub: &Hub,
+        (slot, ticket): (u32, u64),
+        frame: &Cell<Option<G>>,
+    ) -> Key {
+        if self.home != hub.number() && !self.settle(hub) {
+            return self.join(ask, Signal::hub(hub, Wake::Unpark { slot, ticket }));
+        }
+        self.append(ask, Teller::Home { slot, ticket, frame: Frame(NonNull::from(frame)) })
+    }
+
+    /// Makes `hub` the home, unless somebody waits.
+    #[cold]
+    fn settle(&mut self, hub: &Hub) -> bool {
+        if !self.is_empty() {
+            return false;
+        }
+        self.home = hub.number();
+        let old = self.inbox.replace(Arc::clone(hub.inbox()));
+        // It may be the last of an inbox: dropping that closes a descriptor.
+        self.due.discard(old.map(Signal::Inbox));
+        true
+    }
+
+    /// Field by field: a place that is put together elsewhere, and then copied, waits for itself.
+    #[inline(always)]
+    fn append(&mut self, ask: A, teller: Teller<G>) -> Key {
+        if self.free == NONE {
+            self.grow();
+        }
+        let at = self.free;
+        let place = &mut self.places[at as usize];
+        self.free = place.behind;
+        // A free place has nothing that is to be dropped.
+        mem::forget(mem::replace(&mut place.state, State::Waiting(ask)));
+        mem::forget(mem::replace(&mut place.teller, teller));
+        place.before = self.last;
+        place.behind = NONE;
         match self.last {
             NONE => self.first = at,
             last => self.places[last as usize].behind = at,
@@ -121,23 +205,78 @@ impl<A, G> Line<A, G> {
         Key(at)
     }
 
+    /// Makes a free place.
+    #[cold]
+    fn grow(&mut self) {
+        self.free = u32::try_from(self.places.len()).expect("fewer than 2^32 waiters");
+        let (state, teller) = (State::Free, Teller::Told);
+        self.places.push(Place { state, teller, before: NONE, behind: NONE });
+    }
+
+    /// This thread's hub, if it is the home.
+    #[inline]
+    fn here(&self) -> Option<&'static Hub> {
+        Hub::current().filter(|hub| hub.number() == self.home)
+    }
+
     /// Grants something to the first in line, who must be there, for what `decide` makes of what it
     /// asks.
+    #[inline(always)]
     pub(super) fn grant(&mut self, decide: impl FnOnce(A) -> G) {
+        self.grant_from(self.here(), decide);
+    }
+
+    /// The same, on the thread of `here`.
+    #[inline(always)]
+    fn grant_from(&mut self, here: Option<&Hub>, decide: impl FnOnce(A) -> G) {
         let at = self.first;
-        self.unlink(at);
         let place = &mut self.places[at as usize];
-        let State::Waiting(ask) = std::mem::replace(&mut place.state, State::Free) else {
+        let State::Waiting(ask) = mem::replace(&mut place.state, State::Free) else {
             unreachable!("LINE-2: who is in the list waits");
         };
-        place.state = State::Granted(decide(ask));
-        self.due.extend(place.signal.take());
+        let behind = place.behind;
+        match (&place.teller, here) {
+            (&Teller::Home { slot, ticket, frame: Frame(frame) }, Some(hub)) => {
+                // SAFETY: the place was `Waiting` until just now, and this is the thread of its
+                // hub: LINE-4.
+                let frame = unsafe { frame.as_ref() };
+                mem::forget(frame.replace(Some(decide(ask)))); // It was empty.
+                place.behind = self.free;
+                self.free = at;
+                hub.unpark((slot, ticket));
+            }
+            _ => {
+                place.state = State::Granted(decide(ask));
+                let teller = mem::replace(&mut place.teller, Teller::Told);
+                let signal = self.signal_of(teller);
+                self.due.extend(signal);
+            }
+        }
+        self.first = behind;
+        match behind {
+            NONE => self.last = NONE,
+            behind => self.places[behind as usize].before = NONE,
+        }
+    }
+
+    /// What tells this waiter from any thread.
+    #[cold]
+    fn signal_of(&self, teller: Teller<G>) -> Option<Signal> {
+        match teller {
+            Teller::Told => None,
+            Teller::Home { slot, ticket, .. } => {
+                let inbox = Arc::clone(self.inbox.as_ref()?);
+                Some(Signal::Hub(inbox, Wake::Unpark { slot, ticket }))
+            }
+            Teller::Other(signal) => Some(signal),
+        }
     }
 
     /// Grants to the first in line as long as `serve` has something for what it asks.
     pub(super) fn serve(&mut self, mut serve: impl FnMut(&A) -> Option<G>) {
+        let here = self.here();
         while let Some(grant) = self.first().and_then(&mut serve) {
-            self.grant(|_| grant);
+            self.grant_from(here, |_| grant);
         }
     }
 
@@ -157,9 +296,11 @@ impl<A, G> Line<A, G> {
         if matches!(self.places[key.0 as usize].state, State::Waiting(_)) {
             self.unlink(key.0);
         }
-        let Place { state, signal, .. } = self.vacate(key.0);
-        // A Waker: dropping it is code of others.
-        self.due.discard(signal);
+        let Place { state, teller, .. } = self.vacate(key.0);
+        if let Teller::Other(signal) = teller {
+            // A Waker: dropping it is code of others.
+            self.due.discard(Some(signal));
+        }
         match state {
             State::Waiting(ask) => Ok(ask),
             State::Granted(grant) => Err(grant),
@@ -174,13 +315,22 @@ impl<A, G> Line<A, G> {
 
     /// Has a waiter told by another signal. The old one is dropped when the lock is free again.
     pub(super) fn renew(&mut self, key: &Key, signal: Signal) {
-        let old = self.places[key.0 as usize].signal.replace(signal);
-        self.due.discard(old);
+        let place = &mut self.places[key.0 as usize];
+        if let Teller::Other(old) = mem::replace(&mut place.teller, Teller::Other(signal)) {
+            self.due.discard(Some(old));
+        }
+    }
+
+    /// Whether somebody is to be told, or something dropped, once the lock is free.
+    #[inline(always)]
+    pub(super) fn has_due(&self) -> bool {
+        !self.due.is_empty()
     }
 
     /// Whom to tell, and what to drop, once the lock is free.
+    #[cold]
     pub(super) fn take_due(&mut self) -> Signals {
-        std::mem::replace(&mut self.due, Signals::new())
+        mem::replace(&mut self.due, Signals::new())
     }
 
     fn unlink(&mut self, at: u32) {
@@ -196,8 +346,9 @@ impl<A, G> Line<A, G> {
     }
 
     fn vacate(&mut self, at: u32) -> Place<A, G> {
-        let free = Place { state: State::Free, signal: None, before: NONE, behind: self.free };
+        let (state, teller) = (State::Free, Teller::Told);
+        let free = Place { state, teller, before: NONE, behind: self.free };
         self.free = at;
-        std::mem::replace(&mut self.places[at as usize], free)
+        mem::replace(&mut self.places[at as usize], free)
     }
 }

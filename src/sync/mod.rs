@@ -37,6 +37,7 @@ mod channel;
 mod condvar;
 mod event;
 mod lane;
+mod latch;
 mod line;
 mod mutex;
 mod once;

@@ -34,7 +34,7 @@ use std::{
     time::Duration,
 };
 
-use super::lane::{Lane, Limit, LineOf, Passing, Primitive, Rule, defer, wait};
+use super::lane::{Lane, Limit, LineOf, Passing, Primitive, Rule, defer, wait, wait_on};
 use crate::{
     deferred::Deferred,
     hub::{Hub, is_unwinding, park::WaitOn},
@@ -59,6 +59,7 @@ impl Rule for Hold {
     type Ask = Home;
     type Grant = Held;
 
+    #[inline(always)]
     fn enter(&mut self, _: &mut LineOf<Self>, ask: Home) -> Result<Held, Home> {
         match ask {
             Some(hub) if self.home == 0 => self.home = hub,
@@ -68,6 +69,7 @@ impl Rule for Hold {
         if std::mem::replace(&mut self.is_held, true) { Err(ask) } else { Ok(Held) }
     }
 
+    #[inline(always)]
     fn take_back(&mut self, line: &mut LineOf<Self>, held: Held) -> Option<Held> {
         if line.is_empty() {
             self.is_held = false;
@@ -228,9 +230,11 @@ impl<T: ?Sized> Mutex<T> {
     /// std `Mutex::lock`. A main greenlet that locks what it holds is told that it would wait for
     /// ever ([`RunError::WouldBlockForever`](crate::RunError)), unless another thread, or a future,
     /// has touched the mutex too.
+    #[inline(always)]
     #[track_caller]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
-        match wait(self, home(), Limit::Never, "Mutex::lock") {
+        let hub = Hub::current();
+        match wait_on(hub, self, hub.map(Hub::number), Limit::Never, "Mutex::lock") {
             Ok(held) => Guard::new(self, held),
             Err(_) => unreachable!("a wait without a limit ends with a grant"),
         }
@@ -315,6 +319,7 @@ impl<T: ?Sized + 'static> Mutex<T> {
 
 impl<M: Deref<Target = Mutex<T>>, T: ?Sized> Guard<M, T> {
     /// INVARIANT: MUTEX-1: a grant is used up for each guard.
+    #[inline]
     fn new(mutex: M, held: Held) -> LockResult<Guard<M, T>> {
         let Held = held;
         let is_poisoned = mutex.is_poisoned();
@@ -331,6 +336,7 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
 }
 
 impl<M: Deref<Target = Mutex<T>>, T: ?Sized> Drop for Guard<M, T> {
+    #[inline]
     fn drop(&mut self) {
         if !self.was_unwinding && is_unwinding() {
             self.mutex.is_poisoned.store(true, Ordering::Relaxed);

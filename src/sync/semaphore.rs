@@ -37,6 +37,7 @@ impl Rule for Permits {
     type Ask = usize;
     type Grant = usize;
 
+    #[inline]
     fn enter(&mut self, line: &mut LineOf<Self>, ask: usize) -> Result<usize, usize> {
         if line.is_empty() && ask <= self.free {
             self.free -= ask;

@@ -26,6 +26,8 @@ pub(super) enum Signal {
     Thread(Arc<Parker>),
     /// A future.
     Waker(Waker),
+    /// Nobody: a reference that is to be dropped.
+    Inbox(Arc<Inbox<Message>>),
 }
 
 impl Signal {
@@ -42,6 +44,7 @@ impl Signal {
             },
             Signal::Thread(parker) => parker.unpark(),
             Signal::Waker(waker) => as_code_of_others("a Waker", || waker.wake()),
+            Signal::Inbox(inbox) => drop(inbox),
         }
     }
 }
@@ -64,6 +67,11 @@ pub(super) struct Signals {
 impl Signals {
     pub(super) const fn new() -> Signals {
         Signals { first: None, rest: Vec::new(), old: None }
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none() && self.old.is_none()
     }
 
     pub(super) fn extend(&mut self, signal: Option<Signal>) {

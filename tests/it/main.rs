@@ -13,6 +13,7 @@ mod hyper;
 mod inside;
 mod io;
 mod kill;
+mod lines;
 mod net;
 mod pool;
 mod reactor;

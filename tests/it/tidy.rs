@@ -37,6 +37,9 @@ const UNSAFE_FILES: &[&str] = &[
     "src/process.rs",
     "src/reactor/inbox.rs",
     "src/signal.rs",
+    "src/sync/lane.rs",
+    "src/sync/latch.rs",
+    "src/sync/line.rs",
     "src/sync/mutex.rs",
     "src/sys/raw.rs",
 ];
