@@ -32,12 +32,12 @@ pub use deferred::{
     maybe_deferred, race, set_debugging,
 };
 pub use hub::{
-    AsCompleted, Builder, DelayedCall, DelayedCallError, Elapsed, Ending, Greenlet, GreenletRef,
-    GreenletState, JoinError, Killed, Link, Metrics, Panic, Parked, Reactor, ReactorHandle, Report,
-    RunError, Scope, ScopedGreenlet, Stopped, TryScope, as_completed, current, dump,
-    dump_on_sigquit, is_kill, joinall, joinall_timeout, killall, killall_timeout, reactor, run,
-    scope, shield, sleep, spawn, spawn_later, timeout, try_run, try_scope, wait_readable,
-    wait_writable, yield_if_due, yield_now,
+    AccessError, AsCompleted, Builder, Context, ContextVar, DelayedCall, DelayedCallError, Elapsed,
+    Ending, Greenlet, GreenletRef, GreenletState, JoinError, Killed, Link, LocalKey, Metrics,
+    Panic, Parked, Reactor, ReactorHandle, Report, RunError, Scope, ScopedGreenlet, Stopped,
+    TryScope, as_completed, current, dump, dump_on_sigquit, is_kill, joinall, joinall_timeout,
+    killall, killall_timeout, reactor, run, scope, shield, sleep, spawn, spawn_later, timeout,
+    try_run, try_scope, wait_readable, wait_writable, yield_if_due, yield_now,
 };
 pub use report::{Unhandled, UnhandledHook, set_unhandled_hook};
 pub use time::{Clock, Deadline, Passing, SystemClock};

@@ -44,7 +44,9 @@ use std::{
 };
 
 use super::{
+    context::Context,
     killed::Reason,
+    locals::Local,
     park::WaitOn,
     unwind::{Frame, PanicNote},
 };
@@ -152,6 +154,10 @@ pub(super) struct Rare {
     pub(super) counted: u64,
     /// What a higher floor keeps of it.
     pub(super) keepsake: Option<Rc<dyn Any>>,
+    /// Its greenlet-locals, oldest first.
+    pub(super) locals: Vec<Local>,
+    /// What it hands down to those that it spawns.
+    pub(super) context: Context,
     /// Its spans, while it is suspended.
     #[cfg(feature = "tracing")]
     pub(super) trail: Option<crate::trace::Trail>,
@@ -174,7 +180,7 @@ pub(super) struct Control {
     pub(super) kill: Cell<Kill>,
     /// Whether it is known to be unwinding; see `Hub::is_unwinding`.
     pub(super) unwinding: Cell<bool>,
-    /// `SHIELDED`, `TIMED`, `ENDABLE` and `PEEKED`.
+    /// `SHIELDED`, `TIMED`, `ENDABLE`, `PEEKED` and `LOCALS`.
     marks: Cell<u8>,
     /// Its place in the table.
     pub(super) slot: u32,
@@ -207,6 +213,9 @@ const TIMED: u8 = 2;
 const ENDABLE: u8 = 4;
 /// A mark: it is resumed for its backtrace only, see `Hub::peek`.
 const PEEKED: u8 = 8;
+
+/// A mark: it has greenlet-locals or a context, to be dropped on its own stack.
+const LOCALS: u8 = 16;
 
 const _: () = assert!(size_of::<Control>() == 128, "a block is two cache lines");
 const _: () = assert!(std::mem::offset_of!(Control, stack_pointer) == 64, "one line for a switch");
@@ -303,6 +312,17 @@ impl Ctl {
     /// Says so.
     pub(super) fn set_peeked(&self, peeked: bool) {
         self.mark(PEEKED, peeked);
+    }
+
+    /// Whether it may have greenlet-locals or a context.
+    #[inline(always)]
+    pub(super) fn has_locals(&self) -> bool {
+        self.has(LOCALS)
+    }
+
+    /// Says whether it may have greenlet-locals or a context.
+    pub(super) fn set_has_locals(&self, has: bool) {
+        self.mark(LOCALS, has);
     }
 
     #[inline(always)]

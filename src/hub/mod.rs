@@ -38,6 +38,7 @@
 mod alarm;
 mod calls;
 mod completed;
+mod context;
 mod control;
 mod dump;
 pub(crate) mod fork;
@@ -48,6 +49,7 @@ pub(crate) mod kept;
 mod killed;
 #[cfg(debug_assertions)]
 mod lint;
+mod locals;
 mod metrics;
 pub(crate) mod park;
 mod pulse;
@@ -77,11 +79,13 @@ pub use calls::{DelayedCall, DelayedCallError, Reactor, ReactorHandle, Stopped, 
 pub use completed::{
     AsCompleted, as_completed, joinall, joinall_timeout, killall, killall_timeout,
 };
+pub use context::{Context, ContextVar};
 pub use dump::{dump, dump_on_sigquit};
 pub use group::Group;
 pub use io::{wait_readable, wait_writable};
 pub use join::{Ending, Greenlet, JoinError, Link, Panic};
 pub use killed::Killed;
+pub use locals::{AccessError, LocalKey};
 pub use metrics::Metrics;
 pub use report::{GreenletState, Parked, Report};
 pub use run::{RunError, run, try_run};

@@ -32,6 +32,7 @@ use super::{
     control::{Ctl, Kill, Role, State},
     fork,
     join::JoinError,
+    locals,
     park::Wake,
     pulse::Listed,
     queue::Lookahead,
@@ -262,6 +263,7 @@ impl Hub {
                 }
                 main();
                 Killed::forget(ctl);
+                locals::end(ctl);
                 let hub = Hub::current().expect("a greenlet runs on a hub");
                 hub.fate.main_ended.set(true);
             })

@@ -12,9 +12,10 @@ use std::{
 };
 
 use super::{
-    Hub, Killed,
+    Hub, Killed, context,
     control::{Birth, Body, Ctl, Kill, Role, State},
     join::{Greenlet, Join, JoinError, Joinable},
+    locals,
     park::{CannotPark, Wake},
     unwind,
 };
@@ -291,6 +292,7 @@ impl Hub {
         ctl.occupy(unsafe { forget_lifetime(body) }, parent);
         #[cfg(feature = "tracing")]
         begin_trail(ctl);
+        context::hand_down(self.current.get(), ctl);
         if self.is_ending() {
             ctl.kill.set(Kill::Pending);
         }
@@ -413,6 +415,7 @@ impl<F: FnOnce() -> T, T, L> Body for Packet<F, T, L> {
         let name = self.join.name.clone();
         let (f, last) = self.work.take().expect("a body runs once");
         let result = run_body(ctl, f);
+        locals::end(ctl);
         // Dropping our share may report, and so may what the result drops: still on the
         // greenlet's own stack, where both may block.
         let hub = Hub::current().expect("a greenlet runs on a hub");
@@ -427,6 +430,7 @@ impl<F: FnOnce() -> T, T, L> Body for Packet<F, T, L> {
             report_panic("the destructor of a greenlet's result", ctl, payload);
         }
         Killed::forget(ctl);
+        locals::end(ctl); // Its destructor may have used one.
         drop(last);
         ctl.forget_name();
         drop(name);
@@ -634,10 +638,11 @@ pub(super) fn run_call(ctl: Ctl, call: Box<dyn FnOnce()>) {
         report_panic("a function that the reactor called", ctl, payload);
     }
     Killed::forget(ctl);
+    locals::end(ctl);
 }
 
 /// Reports a panic of the current greenlet that can reach nobody.
-fn report_panic(what: &str, ctl: Ctl, payload: Box<dyn Any + Send>) {
+pub(super) fn report_panic(what: &str, ctl: Ctl, payload: Box<dyn Any + Send>) {
     let error = JoinError::from_payload(payload, unwind::take_note(ctl));
     crate::report::unhandled(what, &error, &());
     crate::report::discard(error);

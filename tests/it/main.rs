@@ -14,6 +14,7 @@ mod inside;
 mod io;
 mod kill;
 mod lines;
+mod locals;
 mod net;
 mod pool;
 mod reactor;
