@@ -22,8 +22,11 @@ mod trace;
 
 #[cfg(feature = "hyper")]
 pub use bridge::HyperRuntime;
+#[doc(hidden)]
+pub use bridge::select as __select;
 pub use bridge::{
-    DeferredFuture, GreenletFuture, wait_for_deferred, wait_for_deferred_timeout, wait_for_future,
+    DeferredFuture, GreenletFuture, select_all, select_all_timeout, try_select_all,
+    wait_for_deferred, wait_for_deferred_timeout, wait_for_future, wait_for_future_timeout,
     wait_for_greenlet,
 };
 pub use deferred::{
@@ -34,10 +37,12 @@ pub use deferred::{
 pub use hub::{
     AccessError, AsCompleted, Builder, Context, ContextVar, DelayedCall, DelayedCallError, Elapsed,
     Ending, Greenlet, GreenletRef, GreenletState, JoinError, Killed, Link, LocalKey, Metrics,
-    Panic, Parked, Reactor, ReactorHandle, Report, RunError, Scope, ScopedGreenlet, Stopped,
-    TryScope, as_completed, current, dump, dump_on_sigquit, is_kill, joinall, joinall_timeout,
-    killall, killall_timeout, reactor, run, scope, shield, sleep, spawn, spawn_later, timeout,
-    try_run, try_scope, wait_readable, wait_writable, yield_if_due, yield_now,
+    Panic, Parked, Reactor, ReactorHandle, Readiness, Report, RunError, Scope, ScopedGreenlet,
+    Sleeping, Stopped, TryScope, as_completed, current, deadline, dump, dump_on_sigquit, is_kill,
+    joinall, joinall_timeout, killall, killall_timeout, reactor, run, scope, shield, sleep,
+    sleep_async, sleep_until, sleep_until_async, spawn, spawn_later, timeout, timeout_at, try_run,
+    try_scope, wait_readable, wait_readable_async, wait_writable, wait_writable_async,
+    yield_if_due, yield_now,
 };
 pub use report::{Unhandled, UnhandledHook, set_unhandled_hook};
 pub use time::{Clock, Deadline, Passing, SystemClock};

@@ -6,6 +6,7 @@ use std::{
     cell::{Cell, RefCell},
     fmt,
     future::{Future, IntoFuture},
+    panic::Location,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -15,7 +16,7 @@ use std::{
 use super::task::Task;
 use crate::{
     Cancelled, Deferred, Elapsed, Failure, Greenlet, JoinError, Killed,
-    deferred::{Arrival, CancelHandle},
+    deferred::{Arrival, CancelHandle, mark_waited},
     hub::{
         Hub,
         park::{Interrupt, Mode, Wait, WaitOn},
@@ -61,8 +62,11 @@ use crate::{
 /// # Source
 ///
 /// geventreactor `waitForDeferred`; Twisted `blockingCallFromThread`.
+#[track_caller]
 pub fn wait_for_deferred<T: 'static>(deferred: Deferred<T>) -> Result<T, Failure> {
-    wait_until(deferred, |_| Deadline::NEVER)
+    let mut result = wait_until(deferred, |_| Deadline::NEVER);
+    mark_waited(&mut result, Location::caller());
+    result
 }
 
 /// As [`wait_for_deferred`], but gives up after `limit`.
@@ -75,11 +79,14 @@ pub fn wait_for_deferred<T: 'static>(deferred: Deferred<T>) -> Result<T, Failure
 /// # Cancellation
 ///
 /// As [`wait_for_deferred`].
+#[track_caller]
 pub fn wait_for_deferred_timeout<T: 'static>(
     deferred: Deferred<T>,
     limit: Duration,
 ) -> Result<T, Failure> {
-    wait_until(deferred, |hub| hub.deadline_in(limit))
+    let mut result = wait_until(deferred, |hub| hub.deadline_in(limit));
+    mark_waited(&mut result, Location::caller());
+    result
 }
 
 /// Cancels a Deferred if the wait for it does not even begin.
@@ -214,6 +221,8 @@ impl JoinError {
 pub struct DeferredFuture<T: 'static> {
     state: Rc<Observed<T>>,
     handle: CancelHandle,
+    /// Where it is awaited.
+    place: &'static Location<'static>,
 }
 
 /// What the future and the end of the chain share.
@@ -238,6 +247,7 @@ impl<T: 'static> IntoFuture for Deferred<T> {
     type Output = Result<T, Failure>;
     type IntoFuture = DeferredFuture<T>;
 
+    #[track_caller]
     fn into_future(self) -> DeferredFuture<T> {
         let state = Rc::new(Observed {
             result: Cell::new(None),
@@ -259,7 +269,7 @@ impl<T: 'static> IntoFuture for Deferred<T> {
                 }
             }
         });
-        DeferredFuture { state, handle }
+        DeferredFuture { state, handle, place: Location::caller() }
     }
 }
 
@@ -267,7 +277,7 @@ impl<T: 'static> Future for DeferredFuture<T> {
     type Output = Result<T, Failure>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(result) = self.state.result.take() {
+        if let Some(result) = self.take() {
             return Poll::Ready(result);
         }
         // Cloning and dropping a waker may run code of others: no borrow is held meanwhile.
@@ -277,14 +287,18 @@ impl<T: 'static> Future for DeferredFuture<T> {
         if self.is_to_be_cancelled() {
             self.handle.cancel();
         }
-        match self.state.result.take() {
-            Some(result) => Poll::Ready(result),
-            None => Poll::Pending,
-        }
+        self.take().map_or(Poll::Pending, Poll::Ready)
     }
 }
 
 impl<T: 'static> DeferredFuture<T> {
+    /// The result, if it is there.
+    fn take(&self) -> Option<Result<T, Failure>> {
+        let mut result = self.state.result.take()?;
+        mark_waited(&mut result, self.place);
+        Some(result)
+    }
+
     /// Tells the block that awaits it. Returns whether a cancel of that one is to reach it.
     fn is_to_be_cancelled(&self) -> bool {
         let task = Task::current();

@@ -8,16 +8,18 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
+use super::select::{Arm, End, Selected, wait};
 use crate::{
-    Greenlet, JoinError,
+    Elapsed, Greenlet, JoinError,
     hub::{
         Hub,
         park::{Mode, Wait, WaitOn},
         waker::{KeptWaker, OwnWaker, Shared},
     },
-    shield,
+    shield, sleep_async,
     time::Deadline,
 };
 
@@ -58,15 +60,42 @@ use crate::{
 #[track_caller]
 pub fn wait_for_future<F: Future>(future: F) -> F::Output {
     let hub = Hub::to_park().unwrap_or_else(|why| panic!("greenloop::wait_for_future: {why}"));
-    let output = drive(hub, &Shared::new(hub), pin!(future), |_| (), || false);
+    let shared = Shared::lend(hub);
+    let output = drive(hub, &shared, WaitOn::Future, pin!(future), |_| (), || false);
     output.expect("it is never given up")
 }
 
+/// As [`wait_for_future`], but gives up after `limit`: then the future is dropped. One that is to
+/// live on is passed as `&mut`, or [pinned](std::pin::pin).
+///
+/// Shape: a future that is ready counts, however late.
+///
+/// # Errors
+///
+/// [`Elapsed`] after `limit`.
+///
+/// # Panics, Cancellation
+///
+/// As [`wait_for_future`].
+#[track_caller]
+pub fn wait_for_future_timeout<F: Future>(
+    future: F,
+    limit: Duration,
+) -> Result<F::Output, Elapsed> {
+    let (future, time) = (pin!(future), pin!(sleep_async(limit)));
+    match wait(Arm::new(future, true, Arm::new(time, true, End))) {
+        Selected::This(output) => Ok(output),
+        Selected::Later(_) => Err(Elapsed::new()),
+    }
+}
+
 /// Polls `future` on the current greenlet until it is ready, or until `is_over` says after a poll
-/// that it is given up. `polled` is told when a poll begins and when it has ended.
+/// that it is given up. `on` is for reports. `polled` is told when a poll begins and when it has
+/// ended.
 pub(super) fn drive<F: Future>(
     hub: &'static Hub,
     shared: &Arc<Shared>,
+    on: WaitOn,
     mut future: Pin<&mut F>,
     polled: impl Fn(bool),
     is_over: impl Fn() -> bool,
@@ -92,12 +121,12 @@ pub(super) fn drive<F: Future>(
         if is_over() {
             return None;
         }
-        wait_for_wake(hub, shared);
+        wait_for_wake(hub, shared, on);
     }
 }
 
 /// Parks until a waker was called; lets others run if one was called already.
-fn wait_for_wake(hub: &'static Hub, shared: &Arc<Shared>) {
+fn wait_for_wake(hub: &'static Hub, shared: &Arc<Shared>, on: WaitOn) {
     /// Ends the wait for the wakers, on every way out.
     struct Retract<'a>(&'a Shared);
     impl Drop for Retract<'_> {
@@ -105,7 +134,7 @@ fn wait_for_wake(hub: &'static Hub, shared: &Arc<Shared>) {
             self.0.retract();
         }
     }
-    let wait = Wait::begin(hub, WaitOn::Future).expect("it could park a moment ago");
+    let wait = Wait::begin(hub, on).expect("it could park a moment ago");
     let _retract = Retract(shared);
     if shared.publish(wait.wake()) {
         drop(wait);

@@ -4,10 +4,8 @@
 
 use std::{
     cell::Cell,
-    fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -15,9 +13,9 @@ use hyper::rt::{Executor, Sleep, Timer};
 
 use super::wait_for_future;
 use crate::{
-    Deadline,
-    hub::{Hub, kept::Kept, park::CannotPark},
-    spawn,
+    Deadline, Sleeping,
+    hub::{Hub, park::CannotPark},
+    sleep_async, sleep_until_async, spawn,
 };
 
 /// This thread's hub, as hyper asks for it: it runs tasks, each on a greenlet, and timers, on the
@@ -78,17 +76,17 @@ where
 
 impl Timer for HyperRuntime {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
-        Box::pin(UntilDeadline { deadline: hub().deadline_in(duration), kept: Kept::default() })
+        Box::pin(sleep_async(duration))
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        Box::pin(UntilDeadline::at(deadline))
+        Box::pin(until(deadline))
     }
 
     fn reset(&self, sleep: &mut Pin<Box<dyn Sleep>>, new_deadline: Instant) {
-        match sleep.as_mut().downcast_mut_pin::<UntilDeadline>() {
+        match sleep.as_mut().downcast_mut_pin::<Sleeping>() {
             // The wait for the old deadline ends, and the next poll begins another one.
-            Some(mut sleep) => sleep.set(UntilDeadline::at(new_deadline)),
+            Some(mut sleep) => sleep.set(until(new_deadline)),
             None => *sleep = self.sleep_until(new_deadline),
         }
     }
@@ -122,36 +120,9 @@ fn epoch() -> Instant {
     epoch
 }
 
-/// A future that is ready at a deadline of the hub's.
-struct UntilDeadline {
-    deadline: Deadline,
-    kept: Kept,
+/// Ready at `instant`.
+fn until(instant: Instant) -> Sleeping {
+    sleep_until_async(Deadline::ZERO + instant.saturating_duration_since(epoch()))
 }
 
-impl UntilDeadline {
-    fn at(instant: Instant) -> UntilDeadline {
-        let deadline = Deadline::ZERO + instant.saturating_duration_since(epoch());
-        UntilDeadline { deadline, kept: Kept::default() }
-    }
-}
-
-impl Future for UntilDeadline {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let (hub, deadline) = (hub(), self.deadline);
-        if hub.reactor.fresh_now() >= deadline {
-            return Poll::Ready(());
-        }
-        self.kept.until(hub, deadline, cx.waker());
-        Poll::Pending
-    }
-}
-
-impl Sleep for UntilDeadline {}
-
-impl fmt::Debug for UntilDeadline {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("UntilDeadline").field(&self.deadline).finish()
-    }
-}
+impl Sleep for Sleeping {}

@@ -53,6 +53,7 @@ mod deferred;
 mod future;
 #[cfg(feature = "hyper")]
 mod hyper;
+pub mod select;
 mod task;
 mod timeout;
 #[cfg(feature = "tokio")]
@@ -61,6 +62,7 @@ mod tokio;
 pub use deferred::{
     DeferredFuture, wait_for_deferred, wait_for_deferred_timeout, wait_for_greenlet,
 };
-pub use future::{GreenletFuture, wait_for_future};
+pub use future::{GreenletFuture, wait_for_future, wait_for_future_timeout};
 #[cfg(feature = "hyper")]
 pub use hyper::HyperRuntime;
+pub use select::{select_all, select_all_timeout, try_select_all};

@@ -35,7 +35,11 @@ use std::{
 use super::future::drive;
 use crate::{
     CancelHandle, Deferred, Failure, Greenlet, GreenletRef, JoinError, Resolver,
-    hub::{Hub, park::CannotPark, waker::Shared},
+    hub::{
+        Hub,
+        park::{CannotPark, WaitOn},
+        waker::Shared,
+    },
 };
 
 /// A block that runs as a Deferred.
@@ -97,7 +101,7 @@ impl Task {
         let polled = |now| self.polled.set(now);
         // It was awake when the cancel came, and awaits nothing that could be given it.
         let is_over = || self.cancel.get() && self.awaited.borrow().is_empty();
-        match drive(hub, &self.shared, pin!(block), polled, is_over) {
+        match drive(hub, &self.shared, WaitOn::Future, pin!(block), polled, is_over) {
             Some(result) => result.map_err(Into::into),
             None => Err(Failure::cancelled()),
         }

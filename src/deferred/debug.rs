@@ -1,4 +1,4 @@
-//! Debug mode: where Deferreds were made and fired.
+//! Debug mode: where Deferreds were made and fired, and where greenlets and `async` blocks waited.
 //!
 //! While it is on, the head of each chain that is made is noted in a table of this thread, with the
 //! place, and so is the firing. A failure that comes out of a noted chain takes the [`Trail`] with
@@ -30,7 +30,10 @@ thread_local! {
 /// Shape: while it is on, each Deferred that is made or fired notes where. The report of an
 /// unhandled failure and the `Debug` of Deferreds and Failures tell it:
 /// `unhandled failure in Deferred<u32>: broken pipe; made at src/a.rs:7:24, fired at src/b.rs:9:5`.
-/// The `Debug` of a Failure has the backtraces of both too, when `RUST_BACKTRACE` asks for them.
+/// Where the failure has come out of a [`wait_for_deferred`](crate::wait_for_deferred) or an
+/// `.await`, that is told too, innermost first: the way that it took through the stacks of several
+/// greenlets and blocks. The `Debug` of a Failure has backtraces of making and firing as well, when
+/// `RUST_BACKTRACE` asks for them.
 /// It may be switched at any time: what was made or fired while it was off is not told.
 ///
 /// # Examples
@@ -60,7 +63,13 @@ pub(super) struct Trail {
     made: Option<Arc<Spot>>,
     /// Where it was fired; none before that, while debug mode was off, and by a drop or a cancel.
     fired: Option<Arc<Spot>>,
+    /// Where its failure came out of a wait, innermost first: the frames of a backtrace that goes
+    /// through several stacks.
+    waited: Vec<&'static Location<'static>>,
 }
+
+/// How many waits a failure tells: one that a loop hands on for ever must not grow.
+const WAITED_MAX: usize = 16;
 
 /// A place in the code, and how the thread came there.
 struct Spot {
@@ -77,6 +86,13 @@ impl Spot {
 }
 
 impl Trail {
+    /// Notes that the failure came out of a wait.
+    pub(super) fn add_wait(&mut self, place: &'static Location<'static>) {
+        if self.waited.len() < WAITED_MAX {
+            self.waited.push(place);
+        }
+    }
+
     /// Says where backtraces were taken, and gives them.
     pub(super) fn write_backtraces(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (what, spot) in [("made", &self.made), ("fired", &self.fired)] {
@@ -94,12 +110,13 @@ impl fmt::Display for Trail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.made, &self.fired) {
             (Some(made), Some(fired)) => {
-                write!(f, "made at {}, fired at {}", made.place, fired.place)
+                write!(f, "made at {}, fired at {}", made.place, fired.place)?;
             }
-            (Some(made), None) => write!(f, "made at {}", made.place),
-            (None, Some(fired)) => write!(f, "fired at {}", fired.place),
-            (None, None) => f.write_str("made and fired while debug mode was off"),
+            (Some(made), None) => write!(f, "made at {}", made.place)?,
+            (None, Some(fired)) => write!(f, "fired at {}", fired.place)?,
+            (None, None) => f.write_str("made and fired while debug mode was off")?,
         }
+        self.waited.iter().try_for_each(|place| write!(f, ", waited for at {place}"))
     }
 }
 
@@ -144,6 +161,16 @@ pub(super) fn mark<T>(result: &mut Result<T, Failure>, chain: &(impl Chain + ?Si
     }
 }
 
+/// Has a failure tell that it came out of a wait at `place`.
+#[inline]
+pub(crate) fn mark_waited<T>(result: &mut Result<T, Failure>, place: &'static Location<'static>) {
+    if let Err(failure) = result
+        && is_on()
+    {
+        failure.note_wait(place);
+    }
+}
+
 /// Has a failure tell where the Deferred that is born with it was made.
 #[inline]
 #[track_caller]
@@ -152,6 +179,7 @@ pub(super) fn mark_born<T>(result: &mut Result<T, Failure>) {
         && is_on()
     {
         let spot = Spot::new(Location::caller());
-        failure.note(Trail { made: Some(Arc::clone(&spot)), fired: Some(spot) });
+        let made = Some(Arc::clone(&spot));
+        failure.note(Trail { made, fired: Some(spot), waited: Vec::new() });
     }
 }

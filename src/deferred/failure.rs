@@ -13,6 +13,7 @@ use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::error::Error;
 use std::fmt;
+use std::panic::Location;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -303,6 +304,12 @@ impl Failure {
     /// Notes where the Deferred was made and fired, unless that of another is noted already.
     pub(super) fn note(&mut self, trail: Trail) {
         self.body_mut().trail.get_or_insert_with(|| Box::new(trail));
+    }
+
+    /// Notes where it came out of a wait.
+    #[cold]
+    pub(super) fn note_wait(&mut self, place: &'static Location<'static>) {
+        self.body_mut().trail.get_or_insert_default().add_wait(place);
     }
 
     /// Reports it unless somebody was told already, or it is a cancellation (FAIL-1).

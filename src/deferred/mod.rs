@@ -76,6 +76,7 @@ mod tests;
 mod unwinds;
 
 pub use cancel::{CancelHandle, PauseGuard};
+pub(crate) use debug::mark_waited;
 pub use debug::set_debugging;
 pub use end::Deferred;
 pub use failure::{Abandoned, Cancelled, Failure};

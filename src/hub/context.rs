@@ -1,7 +1,7 @@
 //! The context: values that a greenlet hands down to those that it spawns.
 //!
-//! Floor 4. Uses: `control`, which keeps it. Used by: users; `spawn`, which hands it down; `locals`,
-//! which ends it.
+//! Floor 4. Uses: `control`, which keeps it. Used by: users; `spawn`, which hands it down;
+//! `locals`, which ends it.
 //!
 //! # Contract
 //!
@@ -138,8 +138,8 @@ impl Context {
         current.unwrap_or_default()
     }
 
-    /// Runs `f` with the variables as they were when it was [captured](Self::current), and puts back
-    /// those of the caller.
+    /// Runs `f` with the variables as they were when it was [captured](Self::current), and puts
+    /// back those of the caller.
     ///
     /// # Panics
     ///

@@ -142,6 +142,8 @@ const _: () = assert!(std::mem::offset_of!(Head, label) == 0);
 pub(super) struct Rare {
     /// The timeouts that it is inside of, outermost first.
     pub(super) frames: Vec<Frame>,
+    /// The deadline of the scope that it is a child of.
+    pub(super) inherited: Option<Deadline>,
     /// Timeouts below this index are outside the innermost shield, and held back.
     pub(super) shielded_frames: usize,
     /// Where and how it last panicked.

@@ -1,7 +1,7 @@
 //! Waits of futures: wakers that are kept here until a source is ready or a deadline has passed.
 //!
 //! Floor 4. Uses: `waker`, the reactor's sources and timers. Used by: `io`, for operations that are
-//! polled; `bridge`, for timers that are.
+//! polled; `futures`.
 //!
 //! # Contract
 //!
@@ -35,7 +35,10 @@ use std::{
 };
 
 use super::{Hub, park::Wake, unwind, waker::KeptWaker};
-use crate::reactor::{Direction, SourceId};
+use crate::{
+    reactor::{Direction, SourceId},
+    time::{Deadline, Key},
+};
 
 /// Where the wake of a wait stands.
 #[derive(Debug, Clone, Copy)]
@@ -43,8 +46,7 @@ enum Listing {
     /// In the list of a source's waiters.
     Source(RawFd, Direction),
     /// With a timer.
-    #[cfg(feature = "hyper")]
-    Timer(crate::time::Key),
+    Timer(Key),
 }
 
 /// Room for one wait.
@@ -180,6 +182,12 @@ impl Kept {
         self.hub == keeper.hub && self.number == place.number
     }
 
+    /// Whether the wait is under way on this hub, and not over.
+    pub(super) fn is_under_way(&self, hub: &Hub) -> bool {
+        let places = hub.kept.places.borrow();
+        places.get(self.slot as usize).is_some_and(|place| self.is_at(&hub.kept, place))
+    }
+
     /// Has `waker` called when the source is ready, unless it is to be already. The source must be
     /// registered.
     pub(super) fn until_ready(
@@ -196,8 +204,7 @@ impl Kept {
     }
 
     /// Has `waker` called at `deadline`, on the hub's clock, unless it is to be already.
-    #[cfg(feature = "hyper")]
-    pub(crate) fn until(&mut self, hub: &Hub, deadline: crate::Deadline, waker: &Waker) {
+    pub(super) fn until(&mut self, hub: &Hub, deadline: Deadline, waker: &Waker) {
         self.begin(hub, waker, |wake| {
             (!deadline.is_never()).then(|| Listing::Timer(hub.reactor.add_timer(deadline, wake)))
         });
@@ -231,7 +238,6 @@ impl Drop for Kept {
             Some(Listing::Source(fd, direction)) => {
                 hub.reactor.sources().remove_waiter(fd, direction, Wake::Waker { slot, number });
             }
-            #[cfg(feature = "hyper")]
             Some(Listing::Timer(key)) => drop(hub.reactor.cancel_timer(key)),
         }
     }

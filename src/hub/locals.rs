@@ -42,7 +42,8 @@ use super::{
     unwind,
 };
 
-/// A value that each greenlet has of its own: declared by [`greenlet_local!`](crate::greenlet_local).
+/// A value that each greenlet has of its own, as
+/// [`greenlet_local!`](crate::greenlet_local) declares it.
 ///
 /// Shape: made when a greenlet first uses it, and dropped on that greenlet's stack when it ends, so
 /// both may block. The newest is dropped first. The main greenlet has its own too, and so has every
@@ -77,7 +78,7 @@ pub struct LocalKey<T: 'static> {
 
 /// Declares values that each greenlet has of its own, as [`std::thread_local!`] does for threads.
 ///
-/// Each is a [`LocalKey`](crate::LocalKey). The initialiser runs on the greenlet that first uses
+/// Each is a [`LocalKey`]. The initialiser runs on the greenlet that first uses
 /// the value, and may block. Unlike that of a `thread_local!` it may wait: no other greenlet can
 /// come in between.
 ///
@@ -99,8 +100,8 @@ pub struct LocalKey<T: 'static> {
 /// ```
 #[macro_export]
 macro_rules! greenlet_local {
-    ($($(#[$attribute:meta])* $visibility:vis static $name:ident: $type:ty = $init:expr);* $(;)?) => {
-        $($(#[$attribute])* $visibility static $name: $crate::LocalKey<$type> =
+    ($($(#[$attribute:meta])* $vis:vis static $name:ident: $type:ty = $init:expr);* $(;)?) => {
+        $($(#[$attribute])* $vis static $name: $crate::LocalKey<$type> =
             $crate::LocalKey::__new(|| $init);)*
     };
 }
@@ -156,8 +157,8 @@ impl<T: 'static> LocalKey<T> {
     ///
     /// # Panics
     ///
-    /// Where there is no value ([`AccessError`]); [`try_with`](Self::try_with) says so instead. With
-    /// whatever the initialiser panics with: then the next use calls it again.
+    /// Where there is no value ([`AccessError`]); [`try_with`](Self::try_with) says so instead.
+    /// With whatever the initialiser panics with: then the next use calls it again.
     #[track_caller]
     pub fn with<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
         f(&self.value_or(self.init).unwrap_or_else(|error| refuse(error)))

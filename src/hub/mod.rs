@@ -42,6 +42,7 @@ mod context;
 mod control;
 mod dump;
 pub(crate) mod fork;
+mod futures;
 mod group;
 pub(crate) mod io;
 mod join;
@@ -81,6 +82,9 @@ pub use completed::{
 };
 pub use context::{Context, ContextVar};
 pub use dump::{dump, dump_on_sigquit};
+pub use futures::{
+    Readiness, Sleeping, sleep_async, sleep_until_async, wait_readable_async, wait_writable_async,
+};
 pub use group::Group;
 pub use io::{wait_readable, wait_writable};
 pub use join::{Ending, Greenlet, JoinError, Link, Panic};
@@ -92,7 +96,7 @@ pub use run::{RunError, run, try_run};
 pub use scope::{Scope, ScopedGreenlet, scope};
 pub use slice::yield_if_due;
 pub use spawn::{Builder, GreenletRef, current, spawn, spawn_later};
-pub use timeout::{Elapsed, shield, sleep, timeout, yield_now};
+pub use timeout::{Elapsed, deadline, shield, sleep, sleep_until, timeout, timeout_at, yield_now};
 pub use try_scope::{TryScope, try_scope};
 pub use unwind::is_kill;
 
@@ -175,6 +179,8 @@ pub(crate) struct Hub {
     slices: slice::Slices,
     /// Those who wait until nobody else runs.
     quiet: RefCell<Vec<Wake>>,
+    /// What the last future that was waited for was woken by, to be used again.
+    spare_waker: Cell<Option<std::sync::Arc<waker::Shared>>>,
     /// How the run is to end, once that is known.
     fate: run::Fate,
     /// What other threads may see of it; and what they see of its resumes.
@@ -215,6 +221,7 @@ impl Hub {
             slice: Cell::new(0),
             slices: slice::Slices::default(),
             quiet: RefCell::default(),
+            spare_waker: Cell::default(),
             fate: run::Fate::default(),
             pulse,
             beats: Beats::default(),

@@ -56,6 +56,8 @@ pub(crate) enum WaitOn {
     Deferred,
     /// `wait_for_future`.
     Future,
+    /// `select!`.
+    Several,
     /// The children of a scope.
     Scope(u32),
     /// An answer of an OS thread. Whoever waits for one has said so by `Core::owe`.
@@ -93,6 +95,7 @@ impl fmt::Display for WaitOn {
             WaitOn::Greenlets(count) => write!(f, "{count} greenlet(s) to end"),
             WaitOn::Deferred => write!(f, "a Deferred to fire"),
             WaitOn::Future => write!(f, "a future to be ready"),
+            WaitOn::Several => write!(f, "the first of several (select!)"),
             WaitOn::Scope(count) => write!(f, "{count} child(ren) of its scope"),
             WaitOn::Offload => write!(f, "an OS thread to answer"),
             WaitOn::Quiet => write!(f, "all others to be parked"),

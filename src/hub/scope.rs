@@ -26,6 +26,7 @@ use std::{
     marker::PhantomData,
     panic::Location,
     rc::Rc,
+    time::Duration,
 };
 
 use super::{
@@ -34,6 +35,7 @@ use super::{
     join::{Greenlet, JoinError},
     park::{Mode, Wait, WaitOn, Wake},
     spawn::{Builder, GreenletRef},
+    timeout,
     try_scope::end_body,
     unwind,
 };
@@ -61,6 +63,8 @@ pub(super) struct State {
     /// The body, if a child's failure is to end it, while it runs: its greenlet, and the number of
     /// its frame.
     pub(super) body: Cell<Option<(Ctl, u64)>>,
+    /// When whoever opened it is timed out, and kills its children.
+    deadline: Option<Deadline>,
 }
 
 /// The handle of a greenlet in a scope.
@@ -178,6 +182,12 @@ impl State {
         }
     }
 
+    /// Runs a child, which has the deadline of the scope.
+    fn begin<T>(&self, f: impl FnOnce() -> T) -> T {
+        timeout::inherit(self.deadline);
+        f()
+    }
+
     pub(super) fn kill_all(&self) {
         self.killed.set(true);
         for child in self.children.borrow().iter() {
@@ -254,7 +264,7 @@ impl Drop for Ended {
 impl<'scope, 'env> Scope<'scope, 'env> {
     pub(super) fn new() -> Scope<'scope, 'env> {
         Scope {
-            state: Rc::default(),
+            state: Rc::new(State { deadline: Some(timeout::deadline()), ..State::default() }),
             scope: PhantomData,
             env: PhantomData,
             thread: NotSend::default(),
@@ -311,7 +321,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         let joined = Rc::new(Cell::new(false));
         let (panic_out, is_joined) = (Rc::clone(&panic), Rc::clone(&joined));
         let state = Rc::clone(&self.state);
-        let body = move || match unwind::catch(f) {
+        let body = move || match unwind::catch(|| state.begin(f)) {
             Ok(value) => value,
             Err(payload) if unwind::is_kill(&*payload) => unwind::rethrow(unwind::here(), payload),
             Err(payload) => {
@@ -334,6 +344,40 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 }
 
+/// A join under way: gives the child back to its scope if it is left without its end.
+struct Joining<'a>(&'a Cell<bool>, &'a Cell<Option<JoinError>>);
+
+impl<'a> Joining<'a> {
+    fn begin(joined: &'a Cell<bool>, panic: &'a Cell<Option<JoinError>>) -> Joining<'a> {
+        joined.set(true);
+        Joining(joined, panic)
+    }
+}
+
+impl Drop for Joining<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+        if let Some(panic) = self.1.take() {
+            report(&panic);
+        }
+    }
+}
+
+/// What a child has come to, that was being joined.
+fn outcome<T>(
+    joined: Result<Option<T>, JoinError>,
+    panic: &Cell<Option<JoinError>>,
+) -> Result<T, JoinError> {
+    // What ended the child may be meant for the joiner too: that comes before the child's error,
+    // which is of no use to one that is ending.
+    if !matches!(joined, Ok(Some(_)))
+        && let Some(hub) = Hub::current()
+    {
+        hub.checkpoint(Mode::Infallible);
+    }
+    joined?.ok_or_else(|| panic.take().unwrap_or_else(JoinError::told_to_scope))
+}
+
 impl<T> ScopedGreenlet<'_, T> {
     /// Parks until the child has ended, and returns its result.
     ///
@@ -350,30 +394,30 @@ impl<T> ScopedGreenlet<'_, T> {
     /// before an error of the child is returned, for it is mostly the cause of that.
     #[track_caller]
     pub fn join(self) -> Result<T, JoinError> {
-        /// Gives the child back to its scope if the join is left by an unwind.
-        struct Joining<'a>(&'a Cell<bool>, &'a Cell<Option<JoinError>>);
-        impl Drop for Joining<'_> {
-            fn drop(&mut self) {
-                self.0.set(false);
-                if let Some(panic) = self.1.take() {
-                    report(&panic);
-                }
-            }
-        }
-        self.joined.set(true);
-        let joining = Joining(&self.joined, &self.panic);
+        let joining = Joining::begin(&self.joined, &self.panic);
         let joined = self.greenlet.join();
-        // What ended the child may be meant for the joiner too: that comes before the child's
-        // error, which is of no use to one that is ending.
-        if !matches!(joined, Ok(Some(_)))
-            && let Some(hub) = Hub::current()
-        {
-            hub.checkpoint(Mode::Infallible);
-        }
         std::mem::forget(joining);
-        match joined? {
-            Some(value) => Ok(value),
-            None => Err(self.panic.take().unwrap_or_else(JoinError::told_to_scope)),
+        outcome(joined, &self.panic)
+    }
+
+    /// As [`join`](Self::join), but gives up after `limit` and hands the handle back.
+    ///
+    /// # Errors
+    ///
+    /// `Err(self)` when the child has not ended in time; it goes on, and its panic is the scope's
+    /// again.
+    #[track_caller]
+    pub fn join_timeout(self, limit: Duration) -> Result<Result<T, JoinError>, Self> {
+        let joining = Joining::begin(&self.joined, &self.panic);
+        match self.greenlet.join_timeout(limit) {
+            Ok(joined) => {
+                std::mem::forget(joining);
+                Ok(outcome(joined, &self.panic))
+            }
+            Err(greenlet) => {
+                drop(joining);
+                Err(ScopedGreenlet { greenlet, ..self })
+            }
         }
     }
 

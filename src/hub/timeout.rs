@@ -106,6 +106,28 @@ pub fn sleep(duration: Duration) {
     let _ = wait.park(deadline, Mode::Infallible);
 }
 
+/// Parks the current greenlet until `deadline`; one that has passed yields.
+///
+/// Units: `deadline` is absolute on the reactor's clock ([`Reactor::now`](crate::Reactor::now)).
+///
+/// # Panics, Cancellation
+///
+/// As [`sleep`].
+///
+/// # Source
+///
+/// trio `sleep_until`.
+#[track_caller]
+pub fn sleep_until(deadline: Deadline) {
+    let (hub, ctl) = here("sleep_until");
+    if deadline <= hub.reactor.fresh_now() {
+        return yield_now();
+    }
+    let _ = ctl.interrupts(Mode::Infallible);
+    let wait = Wait::begin(hub, WaitOn::Sleep).expect("checked above");
+    let _ = wait.park(deadline, Mode::Infallible);
+}
+
 /// Runs `f`, and unwinds out of it when it takes longer than `limit`.
 ///
 /// Shape: the first cancellation point inside `f` that is reached or waited in after the deadline
@@ -145,8 +167,51 @@ pub fn sleep(duration: Duration) {
 #[track_caller]
 pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed> {
     let (hub, ctl) = here("timeout");
+    limited(hub, ctl, hub.deadline_in(limit), f)
+}
+
+/// Runs `f`, and unwinds out of it when it has not ended at `deadline`: [`timeout`] for a point in
+/// time that is known already, from [`deadline`](deadline()) or a caller.
+///
+/// Shape: of it and the time limits around it, the earliest counts.
+/// Units: `deadline` is absolute on the reactor's clock ([`Reactor::now`](crate::Reactor::now)).
+/// One that has passed strikes at the first cancellation point.
+///
+/// # Errors, Panics, Cancellation
+///
+/// As [`timeout`].
+///
+/// # Examples
+///
+/// A greenlet that is spawned is on its own; this one is given its spawner's deadline:
+/// ```
+/// use greenloop::{deadline, sleep, spawn, timeout, timeout_at};
+/// use std::time::Duration;
+/// greenloop::run(|| {
+///     let helper = timeout(Duration::from_millis(5), || {
+///         let deadline = deadline();
+///         spawn(move || timeout_at(deadline, || sleep(Duration::MAX)).is_err())
+///     });
+///     assert!(helper.unwrap().join().unwrap());
+/// });
+/// ```
+///
+/// # Source
+///
+/// trio `fail_at`, `move_on_at`; Go `context.WithDeadline`.
+#[track_caller]
+pub fn timeout_at<T>(deadline: Deadline, f: impl FnOnce() -> T) -> Result<T, Elapsed> {
+    let (hub, ctl) = here("timeout_at");
+    limited(hub, ctl, deadline, f)
+}
+
+fn limited<T>(
+    hub: &Hub,
+    ctl: Ctl,
+    deadline: Deadline,
+    f: impl FnOnce() -> T,
+) -> Result<T, Elapsed> {
     let id = hub.next_ticket();
-    let deadline = hub.deadline_in(limit);
     ctl.rare(|rare| rare.frames.push(Frame { deadline, id, raised: false }));
     ctl.set_frames_deadline(ctl.frames_deadline().min(deadline));
     let result = unwind::catch(f);
@@ -160,6 +225,51 @@ pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed> 
         Ok(value) => Ok(value),
         Err(payload) if payload.downcast_ref() == Some(&Payload::Timeout(id)) => Err(Elapsed(())),
         Err(payload) => unwind::rethrow(Some(ctl), payload),
+    }
+}
+
+/// When the time of the current greenlet is over: the earliest deadline of the [`timeout`]s around
+/// the caller, on the reactor's clock.
+///
+/// Shape: [`Deadline::NEVER`] without any, and where no greenlet runs. What is held back by a
+/// [`shield`] does not count. A child of a [`scope`](crate::scope) has the deadline of the greenlet
+/// that opened the scope, which ends its children when that passes; a greenlet that is
+/// [spawned](crate::spawn) has none, for it may outlive its spawner: hand it over, as
+/// [`timeout_at`] shows.
+///
+/// # Examples
+///
+/// What is left of it, for a server that is to know:
+/// ```
+/// use std::time::Duration;
+/// greenloop::run(|| {
+///     let limit = Duration::from_secs(5);
+///     let left = greenloop::timeout(limit, || {
+///         greenloop::deadline().duration_since(greenloop::reactor().now())
+///     });
+///     assert!(left.unwrap() <= limit);
+///     assert!(greenloop::deadline().is_never());
+/// });
+/// ```
+///
+/// # Source
+///
+/// trio `current_effective_deadline`; Go `Context.Deadline`.
+pub fn deadline() -> Deadline {
+    let Some(ctl) = unwind::here() else { return Deadline::NEVER };
+    let inherited = match ctl.is_shielded() {
+        true => None,
+        false => ctl.rare_if_any(|rare| rare.inherited).flatten(),
+    };
+    inherited.unwrap_or(Deadline::NEVER).min(ctl.frames_deadline())
+}
+
+/// Gives the current greenlet, which is a child that begins, the deadline of its scope: somebody
+/// else sees that it is kept.
+pub(super) fn inherit(deadline: Option<Deadline>) {
+    let deadline = deadline.filter(|deadline| !deadline.is_never());
+    if let (Some(ctl), Some(_)) = (unwind::here(), deadline) {
+        ctl.rare(|rare| rare.inherited = deadline);
     }
 }
 

@@ -59,6 +59,13 @@ impl Shared {
         })
     }
 
+    /// One for a wait that begins now. When it is given back and nobody else has it, the next wait
+    /// uses it: a wait whose wakers have all gone allocates nothing.
+    pub(crate) fn lend(hub: &Hub) -> Lent<'_> {
+        let shared = hub.spare_waker.take().unwrap_or_else(|| Shared::new(hub));
+        Lent { hub, shared: Some(shared) }
+    }
+
     /// Forgets a wake. Returns whether there was one.
     pub(crate) fn take_wake(&self) -> bool {
         self.woken.swap(false, Ordering::SeqCst)
@@ -92,6 +99,30 @@ impl Shared {
             Some(hub) if Arc::ptr_eq(hub.inbox(), &self.inbox) => hub.wake(wake),
             _ => drop(self.inbox.push(Message::Wake(wake))),
         }
+    }
+}
+
+/// What a waiter and its wakers share, for one wait.
+pub(crate) struct Lent<'h> {
+    hub: &'h Hub,
+    /// None once it was given back.
+    shared: Option<Arc<Shared>>,
+}
+
+impl Deref for Lent<'_> {
+    type Target = Arc<Shared>;
+
+    fn deref(&self) -> &Arc<Shared> {
+        self.shared.as_ref().expect("it is given back at the end")
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        // A waker that somebody keeps names this wait, and must not wake another.
+        self.hub
+            .spare_waker
+            .set(self.shared.take().filter(|shared| Arc::strong_count(shared) == 1));
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     io,
     iter::FusedIterator,
     net::SocketAddr,
-    os::unix::net::SocketAddr as UnixSocketAddr,
+    os::{fd::BorrowedFd, unix::net::SocketAddr as UnixSocketAddr},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -22,7 +22,14 @@ use super::{
     tcp::{TcpListener, TcpStream},
     unix::{UnixListener, UnixStream},
 };
-use crate::hub::io::{Direction, Moved};
+use crate::{
+    hub::{
+        Hub,
+        io::{Direction, Moved},
+        park::Interrupt,
+    },
+    time::Deadline,
+};
 
 /// The first pause after a shortage: a descriptor that is about to be closed is closed by then.
 pub(super) const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -143,13 +150,25 @@ fn is_shortage(errno: Errno) -> bool {
     matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
 }
 
-/// Waits for a connection on a listening socket.
-fn accept_on(name: &str, socket: &Socket) -> io::Result<(Socket, Option<SocketAddrAny>)> {
+/// Waits for a connection on a listening socket, until a deadline if there is one.
+fn accept_on(
+    name: &str,
+    socket: &Socket,
+    deadline: Option<Deadline>,
+) -> io::Result<(Socket, Option<SocketAddrAny>)> {
+    let left = || {
+        let now = Hub::current().map_or(Deadline::NEVER, |hub| hub.reactor.fresh_now());
+        deadline.map(|deadline| deadline.duration_since(now))
+    };
     let accept = || {
-        let (fd, peer) = socket.receive(|fd| Ok((acceptfrom_with(fd, FLAGS)?, Moved::All)))?;
+        let accept = |fd: BorrowedFd<'_>| Ok((acceptfrom_with(fd, FLAGS)?, Moved::All));
+        let (fd, peer) = socket.receive_within(left(), accept)?;
         Ok((Socket::new(fd), peer))
     };
-    let pause = |pause| socket.source.pause(Direction::Read, pause);
+    let pause = |pause: Duration| match left() {
+        Some(Duration::ZERO) => Err(Interrupt::TimedOut.into()),
+        left => socket.source.pause(Direction::Read, left.map_or(pause, |left| pause.min(left))),
+    };
     let report = |error: &io::Error| {
         report_shortage(&format!("the {name} on {}", socket.shown_addr()), error);
     };
@@ -185,7 +204,26 @@ macro_rules! listeners {
             /// accept(2), section "Error handling"; the pauses are Go's `net/http`, longer and
             /// parked.
             pub fn accept(&self) -> io::Result<($stream, $address)> {
-                let (socket, peer) = accept_on(stringify!($ours), &self.socket)?;
+                self.accept_until(None)
+            }
+
+            /// As [`accept`](Self::accept), but gives up after `limit`.
+            ///
+            /// Shape: one that is there is taken, also within a limit of zero.
+            ///
+            /// # Errors
+            ///
+            /// As [`accept`](Self::accept); `TimedOut` after `limit`.
+            ///
+            /// # Cancellation
+            ///
+            /// As [`accept`](Self::accept).
+            pub fn accept_timeout(&self, limit: Duration) -> io::Result<($stream, $address)> {
+                self.accept_until(Hub::current().map(|hub| hub.deadline_in(limit)))
+            }
+
+            fn accept_until(&self, deadline: Option<Deadline>) -> io::Result<($stream, $address)> {
+                let (socket, peer) = accept_on(stringify!($ours), &self.socket, deadline)?;
                 let stream = $stream::from_socket(socket);
                 // Linux always says who it is.
                 let peer = peer.map_or_else(|| stream.peer_addr(), $convert)?;

@@ -145,7 +145,20 @@ impl Socket {
         &self,
         operation: impl FnMut(BorrowedFd<'_>) -> Result<(T, Moved), Errno>,
     ) -> io::Result<T> {
-        let limit = self.limit_of(&self.read_limit_ns);
+        self.receive_within(None, operation)
+    }
+
+    /// As `receive`, for `limit` at most, whatever the socket's own is.
+    #[inline(always)]
+    pub(super) fn receive_within<T>(
+        &self,
+        limit: Option<Duration>,
+        operation: impl FnMut(BorrowedFd<'_>) -> Result<(T, Moved), Errno>,
+    ) -> io::Result<T> {
+        let limit = match limit {
+            Some(limit) if !self.is_nonblocking() => Some(limit),
+            _ => self.limit_of(&self.read_limit_ns),
+        };
         let result = self.source.operate(Direction::Read, limit, operation);
         result.map_err(|error| self.explain(error))
     }

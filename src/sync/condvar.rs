@@ -9,14 +9,14 @@
 use std::{
     fmt,
     sync::{LockResult, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
     lane::{Lane, Limit, LineOf, Primitive, Rule, wait_having},
     mutex::MutexGuard,
 };
-use crate::hub::park::WaitOn;
+use crate::hub::{Hub, park::WaitOn};
 
 /// The rule: nobody is served but by a notification.
 pub(super) struct Notices;
@@ -147,6 +147,39 @@ impl Condvar {
         match self.wait_for(guard, Limit::After(limit)) {
             (Ok(guard), notified) => Ok((guard, notified)),
             (Err(poisoned), notified) => Err(PoisonError::new((poisoned.into_inner(), notified))),
+        }
+    }
+
+    /// As [`wait_while`](Self::wait_while), but waits no longer than `limit` for all together.
+    /// Returns whether the condition is false.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    #[track_caller]
+    pub fn wait_timeout_while<'a, T: ?Sized>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        limit: Duration,
+        mut condition: impl FnMut(&mut T) -> bool,
+    ) -> LockResult<(MutexGuard<'a, T>, bool)> {
+        let now = || Hub::current().map(|hub| hub.reactor.fresh_now());
+        let begin = (now(), Instant::now());
+        loop {
+            if !condition(&mut guard) {
+                return Ok((guard, true));
+            }
+            let passed = match (begin.0, now()) {
+                (Some(begin), Some(now)) => now.duration_since(begin),
+                _ => begin.1.elapsed(),
+            };
+            if passed >= limit {
+                return Ok((guard, false));
+            }
+            match self.wait_for(guard, Limit::After(limit - passed)) {
+                (Ok(again), _) => guard = again,
+                (Err(poisoned), _) => return Err(PoisonError::new((poisoned.into_inner(), false))),
+            }
         }
     }
 

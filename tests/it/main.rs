@@ -3,6 +3,7 @@
 mod blocks;
 mod bridge;
 mod coro;
+mod deadlines;
 mod deferred;
 mod examples;
 mod fork;
@@ -20,6 +21,7 @@ mod pool;
 mod reactor;
 mod regressions;
 mod scope;
+mod select;
 mod server;
 #[cfg(feature = "signal")]
 mod signals;
@@ -32,6 +34,7 @@ mod tidy;
 #[cfg(feature = "tokio")]
 mod tokio;
 mod toolkit;
+mod traces;
 #[cfg(feature = "tracing")]
 mod tracing;
 mod udp;

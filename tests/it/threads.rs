@@ -3,11 +3,12 @@
 //! All of it is checked by the compiler; a wrong line does not build.
 
 use greenloop::{
-    Abandoned, AsCompleted, CancelHandle, Cancelled, Deadline, Deferred, DeferredFuture,
-    DeferredList, DelayedCall, DelayedCallError, Elapsed, Ending, Failure, FailureGroup,
-    FirstError, Greenlet, GreenletFuture, GreenletRef, GreenletState, JoinError, Killed, Link,
-    ListResult, Metrics, Panic, Parked, PauseGuard, Reactor, ReactorHandle, Report, Resolver,
-    RunError, Scope, ScopedGreenlet, Stopped, SystemClock, TryScope,
+    Abandoned, AccessError, AsCompleted, CancelHandle, Cancelled, Context, ContextVar, Deadline,
+    Deferred, DeferredFuture, DeferredList, DelayedCall, DelayedCallError, Elapsed, Ending,
+    Failure, FailureGroup, FirstError, Greenlet, GreenletFuture, GreenletRef, GreenletState,
+    JoinError, Killed, Link, ListResult, LocalKey, Metrics, Panic, Parked, PauseGuard, Reactor,
+    ReactorHandle, Readiness, Report, Resolver, RunError, Scope, ScopedGreenlet, Sleeping, Stopped,
+    SystemClock, TryScope,
     net::{TcpListener, TcpStream},
     sync::{
         Acquire, Event, Lock, Mutex, MutexGuard, OnceCell, OwnedMutexGuard, Permit, Receiver,
@@ -54,6 +55,7 @@ fn what_belongs_to_a_hub_stays_on_its_thread() {
         PauseGuard,
         Reactor,
         DelayedCall,
+        Context,
         // Whoever locks a mutex lets it go on the same thread.
         MutexGuard<'_, ()>,
         OwnedMutexGuard<()>,
@@ -88,7 +90,11 @@ fn handles_sockets_and_errors_may_go_anywhere() {
     shared::<(GreenletState, Metrics)>();
     shared::<Ending>();
     shared::<(Killed, Elapsed, Stopped, Cancelled, Abandoned, DelayedCallError)>();
-    shared::<(Deadline, SystemClock)>();
+    shared::<(Deadline, SystemClock, AccessError)>();
+    // They are statics: what they name is each greenlet's own.
+    shared::<(LocalKey<std::rc::Rc<()>>, ContextVar<std::rc::Rc<()>>)>();
+    // Whoever polls them waits on a hub of its own.
+    shared::<(Sleeping, Readiness<'_>)>();
     // A panic's payload need not be `Sync`.
     send::<JoinError>();
     send::<Panic>();
