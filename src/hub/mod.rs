@@ -179,8 +179,8 @@ pub(crate) struct Hub {
     slices: slice::Slices,
     /// Those who wait until nobody else runs.
     quiet: RefCell<Vec<Wake>>,
-    /// What the last future that was waited for was woken by, to be used again.
-    spare_waker: Cell<Option<std::sync::Arc<waker::Shared>>>,
+    /// What futures that were waited for were woken by, to be used again.
+    spare_wakers: RefCell<Vec<std::sync::Arc<waker::Shared>>>,
     /// How the run is to end, once that is known.
     fate: run::Fate,
     /// What other threads may see of it; and what they see of its resumes.
@@ -221,7 +221,7 @@ impl Hub {
             slice: Cell::new(0),
             slices: slice::Slices::default(),
             quiet: RefCell::default(),
-            spare_waker: Cell::default(),
+            spare_wakers: RefCell::default(),
             fate: run::Fate::default(),
             pulse,
             beats: Beats::default(),

@@ -59,11 +59,13 @@ impl Shared {
         })
     }
 
-    /// One for a wait that begins now. When it is given back and nobody else has it, the next wait
-    /// uses it: a wait whose wakers have all gone allocates nothing.
+    /// One for a wait that begins now. A later wait uses it again, if nobody else has it by then: a
+    /// wait whose wakers have all gone allocates nothing.
     pub(crate) fn lend(hub: &Hub) -> Lent<'_> {
-        let shared = hub.spare_waker.take().unwrap_or_else(|| Shared::new(hub));
-        Lent { hub, shared: Some(shared) }
+        let mut spare = hub.spare_wakers.borrow_mut().pop();
+        // A waker that somebody keeps names a wait that is over, and must not wake another.
+        let spare = spare.take_if(|shared| Arc::get_mut(shared).is_some());
+        Lent { hub, shared: Some(spare.unwrap_or_else(|| Shared::new(hub))) }
     }
 
     /// Forgets a wake. Returns whether there was one.
@@ -102,6 +104,9 @@ impl Shared {
     }
 }
 
+/// How many are kept to be lent again.
+const SPARE_MAX: usize = 32;
+
 /// What a waiter and its wakers share, for one wait.
 pub(crate) struct Lent<'h> {
     hub: &'h Hub,
@@ -119,10 +124,11 @@ impl Deref for Lent<'_> {
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        // A waker that somebody keeps names this wait, and must not wake another.
-        self.hub
-            .spare_waker
-            .set(self.shared.take().filter(|shared| Arc::strong_count(shared) == 1));
+        // What was waited for may still be there, with wakers: that is looked at when it is lent.
+        let mut spare = self.hub.spare_wakers.borrow_mut();
+        if spare.len() < SPARE_MAX {
+            spare.extend(self.shared.take());
+        }
     }
 }
 
