@@ -299,13 +299,22 @@ fn a_local_that_the_destructor_of_a_detached_result_uses_is_dropped() {
     struct Uses;
     impl Drop for Uses {
         fn drop(&mut self) {
-            OLD.with(|_| seen().add("used"));
+            ON_ITS_STACK.with(|_| seen().add("used"));
         }
+    }
+    struct OnItsStack;
+    impl Drop for OnItsStack {
+        fn drop(&mut self) {
+            seen().add(NUMBER.try_with(Cell::get).map_or(0, |n| n));
+        }
+    }
+    greenlet_local! {
+        static ON_ITS_STACK: OnItsStack = OnItsStack;
     }
     run(|| {
         drop(spawn(|| Uses));
         yield_now();
-        assert_eq!(seen().taken(), ["used", "old"]);
+        assert_eq!(seen().taken(), ["used", "1"]);
     });
 }
 
@@ -399,13 +408,14 @@ fn a_child_keeps_what_it_inherited_when_the_scope_is_left_and_drops_it_at_its_en
 fn a_long_line_of_descendants_does_not_pile_up_contexts() {
     fn generation(left: u32) {
         match left {
-            0 => assert_eq!(format!("{:?}", Context::current()), r#"["depth"]"#),
+            0 => seen().add(format!("{:?}", Context::current())),
             _ => DEPTH.scope(Cell::new(left), || drop(spawn(move || generation(left - 1)))),
         }
     }
     testing::run(|| {
-        generation(20_000);
+        generation(2_000);
         sleep(MOMENT);
+        assert_eq!(seen().taken(), [r#"["depth"]"#]);
     });
 }
 

@@ -401,7 +401,7 @@ fn a_kill_leaves_every_line_and_takes_nothing() {
         assert_eq!(Rc::strong_count(&receiver), 1);
     });
     // Neither timer nor descriptor is waited for any more: main's wait is known to be for ever.
-    let ended = try_run(|| {
+    let waited = waits_for_ever_after(|| {
         let (fds, _other) = UnixStream::pair().unwrap();
         let g = spawn(move || {
             select! {
@@ -413,9 +413,19 @@ fn a_kill_leaves_every_line_and_takes_nothing() {
         yield_now();
         g.kill();
         let _ = g.join();
-        wait_for_deferred(Deferred::<()>::new().1)
     });
-    assert!(!matches!(ended, Err(RunError::Stopped)), "{ended:?}");
+    assert_eq!(waited, Duration::ZERO);
+}
+
+/// Has main wait for what never comes after `f`; how long it did until that was known.
+fn waits_for_ever_after(f: impl FnOnce()) -> Duration {
+    let ended = testing::try_run(|| {
+        f();
+        let (_resolver, deferred) = Deferred::<()>::new();
+        wait_for_deferred(deferred)
+    });
+    let Err(RunError::WouldBlockForever(report)) = ended else { panic!("{ended:?}") };
+    report.parked()[0].since
 }
 
 #[test]
@@ -588,7 +598,7 @@ fn futures_and_greenlets_that_wait_for_one_descriptor_all_go_on() {
 
 #[test]
 fn timers_of_arms_that_lose_are_removed() {
-    testing::run(|| {
+    let waited = waits_for_ever_after(|| {
         let begin = reactor().now();
         for _ in 0..3 {
             select! {
@@ -602,6 +612,7 @@ fn timers_of_arms_that_lose_are_removed() {
         }
         assert_eq!(reactor().now().duration_since(begin), 3 * MOMENT);
     });
+    assert_eq!(waited, Duration::ZERO, "no timer was left to wait for");
 }
 
 #[test]

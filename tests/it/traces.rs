@@ -79,7 +79,7 @@ fn the_way_goes_through_greenlets_and_other_deferreds() {
 fn the_way_is_not_noted_while_debug_mode_is_off_and_does_not_grow_for_ever() {
     run(|| {
         let failure = wait_for_deferred(Deferred::<u32>::fail(Failure::msg("x"))).unwrap_err();
-        assert_eq!(waits(&failure), []);
+        assert_eq!(waits(&failure), Vec::<u32>::new());
     });
     debugging(|| {
         let mut result = Err(Failure::msg("x"));
