@@ -70,6 +70,14 @@ pub(crate) enum WaitOn {
     Permits,
     /// A mutex to be free.
     Mutex,
+    /// Nobody to write what it wants to read, nor to have come before it.
+    LockToRead,
+    /// Nobody to hold what it wants to write, nor to have come before it.
+    LockToWrite,
+    /// The others at a barrier.
+    Barrier,
+    /// The works of a wait group to be done.
+    Work,
     /// An event to be set.
     Event,
     /// A condition variable to be notified.
@@ -101,6 +109,10 @@ impl fmt::Display for WaitOn {
             WaitOn::Quiet => write!(f, "all others to be parked"),
             WaitOn::Permits => write!(f, "permits of a semaphore"),
             WaitOn::Mutex => write!(f, "a mutex to be free"),
+            WaitOn::LockToRead => write!(f, "a lock, to read"),
+            WaitOn::LockToWrite => write!(f, "a lock, to write"),
+            WaitOn::Barrier => write!(f, "others at a barrier"),
+            WaitOn::Work => write!(f, "the works of a wait group to be done"),
             WaitOn::Event => write!(f, "an event to be set"),
             WaitOn::Condition => write!(f, "a condition variable to be notified"),
             WaitOn::Message => write!(f, "a message in a channel"),

@@ -69,8 +69,12 @@ pub(super) trait Rule {
     /// the lock is free.
     fn take_back(&mut self, line: &mut LineOf<Self>, grant: Self::Grant) -> Option<Self::Grant>;
 
-    /// Somebody has left the line who may have kept others from being served.
+    /// Somebody has left the line without a grant, who may have kept others from being served.
     fn serve(&mut self, line: &mut LineOf<Self>);
+
+    /// Somebody has joined the line: it was not served when it entered.
+    #[inline]
+    fn joined(&mut self) {}
 
     /// What reports say of a greenlet that waits.
     fn waits_on(ask: &Self::Ask) -> WaitOn;
@@ -143,7 +147,10 @@ impl<R: Rule> Lane<R> {
                 line.discard(signal);
                 Ok(grant)
             }
-            Err(ask) => Err((line.join(ask, signal), rule.is_open())),
+            Err(ask) => {
+                rule.joined();
+                Err((line.join(ask, signal), rule.is_open()))
+            }
         })
     }
 }

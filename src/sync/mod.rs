@@ -33,21 +33,30 @@
 //! std `sync`, gevent `lock.py`, `event.py`, `queue.py`; Twisted `DeferredLock`,
 //! `DeferredSemaphore`, `DeferredQueue`.
 
+mod barrier;
 mod channel;
 mod condvar;
 mod event;
+mod group;
 mod lane;
 mod latch;
 mod line;
 mod mutex;
 mod once;
+mod rwlock;
 mod semaphore;
 mod signal;
 
+pub use barrier::{Barrier, BarrierWaitResult, WaitBarrier};
 pub use channel::{Iter, Receiver, Receiving, Sender, Sending, channel, unbounded};
 pub use condvar::Condvar;
 pub use event::{Event, WaitEvent};
+pub use group::{WaitGroup, WaitWork, Work};
 pub use mutex::{Guard, Lock, Mutex, MutexGuard, OwnedMutexGuard};
 pub use once::{OnceCell, WaitOnce};
+pub use rwlock::{
+    OwnedRwLockReadGuard, OwnedRwLockWriteGuard, ReadGuard, Reading, RwLock, RwLockReadGuard,
+    RwLockWriteGuard, WriteGuard, Writing,
+};
 pub use semaphore::{Acquire, Permit, Semaphore};
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};

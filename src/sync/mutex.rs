@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// Who asks: the hub with this number; or somebody who is not known to stay on its thread.
-type Home = Option<u64>;
+pub(super) type Home = Option<u64>;
 
 /// The rule: one at a time.
 pub(super) struct Hold {
@@ -90,7 +90,7 @@ impl Rule for Hold {
     }
 }
 
-fn home() -> Home {
+pub(super) fn home() -> Home {
     Hub::current().map(Hub::number)
 }
 

@@ -1,5 +1,6 @@
 //! Behaviour, floor by floor: one binary, so that it links once.
 
+mod barrier;
 mod blocks;
 mod bridge;
 mod coro;
@@ -20,6 +21,7 @@ mod net;
 mod pool;
 mod reactor;
 mod regressions;
+mod rwlock;
 mod scope;
 mod select;
 mod server;

@@ -1,6 +1,17 @@
 //! What several files of tests need: traces, reports, and a bound for what must not hang.
 
-use std::{cell::RefCell, panic, process::Command, rc::Rc, sync::mpsc, thread, time::Duration};
+use std::{
+    cell::RefCell,
+    future::Future,
+    panic,
+    pin::{Pin, pin},
+    process::Command,
+    rc::Rc,
+    sync::{Arc, mpsc},
+    task::{Context, Poll, Wake, Waker},
+    thread,
+    time::Duration,
+};
 
 use greenloop::set_unhandled_hook;
 
@@ -53,6 +64,29 @@ pub(crate) fn assert_ends<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'sta
         Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
         Err(mpsc::RecvTimeoutError::Disconnected) => {
             panic::resume_unwind(thread.join().expect_err("it sent nothing"))
+        }
+    }
+}
+
+/// Polls once.
+pub(crate) fn poll<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(waker))
+}
+
+/// The simplest of executors, which knows nothing of ours: it blocks its thread.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unparks(thread::Thread);
+    impl Wake for Unparks {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unparks(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
         }
     }
 }

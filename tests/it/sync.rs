@@ -3,9 +3,8 @@
 
 use std::{
     cell::{Cell, RefCell},
-    future::Future,
     panic::{self, AssertUnwindSafe},
-    pin::{Pin, pin},
+    pin::pin,
     rc::Rc,
     sync::{
         Arc, PoisonError, TryLockError,
@@ -16,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{Trace, assert_ends, in_a_process_of_its_own, reports_of};
+use crate::support::{Trace, assert_ends, in_a_process_of_its_own, poll, reports_of};
 use greenloop::{
     Cancelled, Deferred, RunError, reactor, run, scope, shield, sleep, spawn,
     sync::{
@@ -37,11 +36,6 @@ impl Wake for Count {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
-}
-
-/// Polls once.
-fn poll<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
-    Pin::new(future).poll(&mut Context::from_waker(waker))
 }
 
 // ---- Semaphore --------------------------------------------------------------------------------

@@ -11,8 +11,10 @@ use greenloop::{
     SystemClock, TryScope,
     net::{TcpListener, TcpStream},
     sync::{
-        Acquire, Event, Lock, Mutex, MutexGuard, OnceCell, OwnedMutexGuard, Permit, Receiver,
-        Receiving, Semaphore, Sender, Sending, WaitEvent,
+        Acquire, Barrier, Event, Lock, Mutex, MutexGuard, OnceCell, OwnedMutexGuard,
+        OwnedRwLockReadGuard, OwnedRwLockWriteGuard, Permit, Reading, Receiver, Receiving, RwLock,
+        RwLockReadGuard, RwLockWriteGuard, Semaphore, Sender, Sending, WaitBarrier, WaitEvent,
+        WaitGroup, WaitWork, Work, Writing,
     },
     task::{Group, Pool, PoolSlot},
 };
@@ -59,8 +61,13 @@ fn what_belongs_to_a_hub_stays_on_its_thread() {
         // Whoever locks a mutex lets it go on the same thread.
         MutexGuard<'_, ()>,
         OwnedMutexGuard<()>,
+        RwLockReadGuard<'_, ()>,
+        RwLockWriteGuard<'_, ()>,
+        OwnedRwLockReadGuard<()>,
+        OwnedRwLockWriteGuard<()>,
         // What cannot be sent is not sent by a lock or a channel either.
         Mutex<std::rc::Rc<()>>,
+        RwLock<std::rc::Rc<()>>,
         Sender<std::rc::Rc<()>>,
         Receiver<std::rc::Rc<()>>,
     );
@@ -72,7 +79,9 @@ fn what_is_waited_for_may_be_shared_by_all_threads() {
     use std::{cell::Cell, sync::Arc};
     shared::<(Semaphore, Permit<&Semaphore>, Permit<Arc<Semaphore>>, Acquire<'_>)>();
     shared::<(Mutex<Cell<u8>>, Lock<'_, Cell<u8>>)>();
+    shared::<(RwLock<u8>, Reading<'_, u8>, Writing<'_, u8>)>();
     shared::<(Event, WaitEvent<'_>, OnceCell<u8>)>();
+    shared::<(Barrier, WaitBarrier<'_>, WaitGroup, WaitWork<'_>, Work)>();
     shared::<(Sender<Cell<u8>>, Receiver<Cell<u8>>)>();
     send::<(Sending<'_, Cell<u8>>, Receiving<'_, Cell<u8>>)>();
 }

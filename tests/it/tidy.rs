@@ -41,6 +41,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/sync/latch.rs",
     "src/sync/line.rs",
     "src/sync/mutex.rs",
+    "src/sync/rwlock.rs",
     "src/sys/raw.rs",
 ];
 
