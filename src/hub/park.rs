@@ -78,6 +78,8 @@ pub(crate) enum WaitOn {
     Barrier,
     /// The works of a wait group to be done.
     Work,
+    /// A watched value to change.
+    Change,
     /// An event to be set.
     Event,
     /// A condition variable to be notified.
@@ -112,6 +114,7 @@ impl fmt::Display for WaitOn {
             WaitOn::LockToRead => write!(f, "a lock, to read"),
             WaitOn::LockToWrite => write!(f, "a lock, to write"),
             WaitOn::Barrier => write!(f, "others at a barrier"),
+            WaitOn::Change => write!(f, "a watched value to change"),
             WaitOn::Work => write!(f, "the works of a wait group to be done"),
             WaitOn::Event => write!(f, "an event to be set"),
             WaitOn::Condition => write!(f, "a condition variable to be notified"),

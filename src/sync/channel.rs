@@ -243,7 +243,7 @@ pub struct Receiver<T> {
 
 /// This thread's hub. Where a greenlet is served without waiting, others must run all the same.
 #[inline(always)]
-fn give_way() -> Option<&'static Hub> {
+pub(super) fn give_way() -> Option<&'static Hub> {
     Hub::current().inspect(|hub| hub.spend_slice())
 }
 

@@ -8,15 +8,21 @@
 
 use std::{
     fmt,
-    sync::{LockResult, PoisonError},
+    future::{Future, poll_fn},
+    ops::Deref,
+    pin::Pin,
+    sync::{Arc, LockResult, PoisonError},
     time::{Duration, Instant},
 };
 
 use super::{
-    lane::{Lane, Limit, LineOf, Primitive, Rule, wait_having},
-    mutex::MutexGuard,
+    lane::{Lane, Limit, LineOf, Passing, Primitive, Rule, defer, wait_having},
+    mutex::{MutexGuard, OwnedMutexGuard},
 };
-use crate::hub::{Hub, park::WaitOn};
+use crate::{
+    deferred::Deferred,
+    hub::{Hub, park::WaitOn},
+};
 
 /// The rule: nobody is served but by a notification.
 pub(super) struct Notices;
@@ -30,7 +36,7 @@ pub(super) enum Notice {
 }
 
 /// A notification of a waiter that has not locked the mutex again. If it dies, it is given back.
-struct Noticed<'a>(&'a Condvar, Option<Notice>);
+struct Noticed<C: Deref<Target = Condvar>>(C, Option<Notice>);
 
 impl Rule for Notices {
     type Ask = ();
@@ -191,9 +197,66 @@ impl Condvar {
     ) -> (LockResult<MutexGuard<'a, T>>, bool) {
         let mutex = guard.mutex();
         let notice = wait_having(self, (), limit, "Condvar::wait", || drop(guard)).ok();
-        let mut noticed = Noticed(self, notice);
+        let noticed = Noticed(self, notice);
         let locked = mutex.lock();
-        (locked, noticed.1.take().is_some())
+        (locked, noticed.use_up())
+    }
+
+    /// Gives a Deferred that waits as [`wait`](Self::wait), and fires with the lock.
+    ///
+    /// Shape: the mutex has been let go when it is returned. It is fired by a call of this thread's
+    /// reactor.
+    ///
+    /// # Errors
+    ///
+    /// It fails outside [`run`](crate::run). The value of a poisoned mutex comes in an error
+    /// inside.
+    ///
+    /// # Cancellation
+    ///
+    /// Cancelling it leaves the line; a notification that it has goes to the next.
+    pub fn wait_deferred<T: ?Sized + 'static>(
+        self: &Arc<Self>,
+        guard: OwnedMutexGuard<T>,
+    ) -> Deferred<LockResult<OwnedMutexGuard<T>>> {
+        let mutex = guard.shared_mutex();
+        let noticed = defer(Arc::clone(self), (), |condvar, notice| Noticed(condvar, Some(notice)));
+        drop(guard); // Not before it stands in line.
+        noticed.and_then(move |noticed| {
+            mutex.lock_deferred().add_callback(move |locked| {
+                noticed.use_up();
+                Ok(locked)
+            })
+        })
+    }
+
+    /// Waits as [`wait`](Self::wait), in `async` code.
+    ///
+    /// Shape: the mutex is let go by the first poll.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    ///
+    /// # Cancellation
+    ///
+    /// Dropped, it leaves the line; a notification that it has goes to the next.
+    pub async fn wait_async<'a, T: ?Sized>(
+        &self,
+        guard: MutexGuard<'a, T>,
+    ) -> LockResult<MutexGuard<'a, T>> {
+        let mutex = guard.mutex();
+        let (mut wait, mut guard) = (Passing::new(self, ()), Some(guard));
+        let notice = poll_fn(|cx| {
+            let polled = Pin::new(&mut wait).poll(cx);
+            guard = None; // Not before it stands in line.
+            polled
+        })
+        .await;
+        let noticed = Noticed(self, Some(notice));
+        let locked = mutex.lock_async().await;
+        noticed.use_up();
+        locked
     }
 
     /// Lets the one go on that waits longest, if anybody waits.
@@ -207,7 +270,14 @@ impl Condvar {
     }
 }
 
-impl Drop for Noticed<'_> {
+impl<C: Deref<Target = Condvar>> Noticed<C> {
+    /// The mutex is locked again: the notification was used. Returns whether there was one.
+    fn use_up(mut self) -> bool {
+        self.1.take().is_some()
+    }
+}
+
+impl<C: Deref<Target = Condvar>> Drop for Noticed<C> {
     fn drop(&mut self) {
         if let Some(notice) = self.1.take() {
             self.0.lane.release(notice);

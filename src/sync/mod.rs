@@ -34,6 +34,7 @@
 //! `DeferredSemaphore`, `DeferredQueue`.
 
 mod barrier;
+pub mod broadcast;
 mod channel;
 mod condvar;
 mod event;
@@ -43,9 +44,11 @@ mod latch;
 mod line;
 mod mutex;
 mod once;
+pub mod priority;
 mod rwlock;
 mod semaphore;
 mod signal;
+pub mod watch;
 
 pub use barrier::{Barrier, BarrierWaitResult, WaitBarrier};
 pub use channel::{Iter, Receiver, Receiving, Sender, Sending, channel, unbounded};

@@ -335,6 +335,13 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
     }
 }
 
+impl<T: ?Sized> OwnedMutexGuard<T> {
+    /// The mutex that it locks.
+    pub(super) fn shared_mutex(&self) -> Arc<Mutex<T>> {
+        Arc::clone(&self.mutex)
+    }
+}
+
 impl<M: Deref<Target = Mutex<T>>, T: ?Sized> Drop for Guard<M, T> {
     #[inline]
     fn drop(&mut self) {

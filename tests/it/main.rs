@@ -3,6 +3,8 @@
 mod barrier;
 mod blocks;
 mod bridge;
+mod broadcast;
+mod condvar;
 mod coro;
 mod deadlines;
 mod deferred;
@@ -19,6 +21,7 @@ mod lines;
 mod locals;
 mod net;
 mod pool;
+mod priority;
 mod reactor;
 mod regressions;
 mod rwlock;

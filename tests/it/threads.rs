@@ -14,7 +14,7 @@ use greenloop::{
         Acquire, Barrier, Event, Lock, Mutex, MutexGuard, OnceCell, OwnedMutexGuard,
         OwnedRwLockReadGuard, OwnedRwLockWriteGuard, Permit, Reading, Receiver, Receiving, RwLock,
         RwLockReadGuard, RwLockWriteGuard, Semaphore, Sender, Sending, WaitBarrier, WaitEvent,
-        WaitGroup, WaitWork, Work, Writing,
+        WaitGroup, WaitWork, Work, Writing, broadcast, priority, watch,
     },
     task::{Group, Pool, PoolSlot},
 };
@@ -70,6 +70,9 @@ fn what_belongs_to_a_hub_stays_on_its_thread() {
         RwLock<std::rc::Rc<()>>,
         Sender<std::rc::Rc<()>>,
         Receiver<std::rc::Rc<()>>,
+        priority::Sender<std::rc::Rc<()>>,
+        broadcast::Receiver<std::cell::Cell<u8>>,
+        watch::Receiver<std::cell::Cell<u8>>,
     );
 }
 
@@ -83,6 +86,10 @@ fn what_is_waited_for_may_be_shared_by_all_threads() {
     shared::<(Event, WaitEvent<'_>, OnceCell<u8>)>();
     shared::<(Barrier, WaitBarrier<'_>, WaitGroup, WaitWork<'_>, Work)>();
     shared::<(Sender<Cell<u8>>, Receiver<Cell<u8>>)>();
+    shared::<(priority::Sender<Cell<u8>>, priority::Receiver<Cell<u8>>)>();
+    shared::<(broadcast::Sender<u8>, broadcast::Receiver<u8>, broadcast::Receiving<'_, u8>)>();
+    shared::<(watch::Sender<u8>, watch::Receiver<u8>, watch::Changing<'_, u8>)>();
+    send::<(priority::Sending<'_, Cell<u8>>, priority::Receiving<'_, Cell<u8>>)>();
     send::<(Sending<'_, Cell<u8>>, Receiving<'_, Cell<u8>>)>();
 }
 
