@@ -519,6 +519,32 @@ fn an_event_that_is_set_and_cleared_lets_all_go_on_that_waited() {
     });
 }
 
+/// gevent `test__event.py` `test_wait_while_notifying` (E1).
+#[test]
+fn who_comes_to_an_event_while_others_are_told_is_not_forgotten() {
+    struct Comes(&'static Event, std::sync::Mutex<Option<greenloop::sync::WaitEvent<'static>>>);
+    impl Wake for Comes {
+        fn wake(self: Arc<Self>) {
+            self.0.clear();
+            let mut comes = self.0.wait_async();
+            assert!(poll(&mut comes, Waker::noop()).is_pending());
+            *self.1.lock().unwrap() = Some(comes);
+        }
+    }
+    let event: &'static Event = Box::leak(Box::default());
+    let comes = Arc::new(Comes(event, std::sync::Mutex::default()));
+    let (mut first, mut second) = (event.wait_async(), event.wait_async());
+    assert!(poll(&mut first, &Waker::from(Arc::clone(&comes))).is_pending());
+    assert!(poll(&mut second, Waker::noop()).is_pending());
+    event.set();
+    assert!(poll(&mut first, Waker::noop()).is_ready());
+    assert!(poll(&mut second, Waker::noop()).is_ready());
+    let mut late = comes.1.lock().unwrap().take().unwrap();
+    assert!(poll(&mut late, Waker::noop()).is_pending(), "it came after it was cleared");
+    event.set();
+    assert!(poll(&mut late, Waker::noop()).is_ready());
+}
+
 #[test]
 fn an_event_that_is_set_holds_nobody_up() {
     run(|| {
