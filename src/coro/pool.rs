@@ -166,6 +166,11 @@ impl StackPool {
         self.free.push(stack.place());
     }
 
+    /// How many stacks are out or promised.
+    pub(crate) fn used(&self) -> usize {
+        self.out + self.promised
+    }
+
     /// Whether there are more idle stacks with memory than are worth keeping.
     pub(crate) fn is_fat(&self) -> bool {
         self.free.len() - self.cold > WARM_MAX
@@ -251,7 +256,7 @@ impl StackPool {
                                 6.13): raise the sysctl vm.max_map_count, or use fewer greenlets"
             }
         };
-        let used = self.out + self.promised;
+        let used = self.used();
         let text = format!(
             "no stack for another greenlet ({used} of this size are in use): {error}; {hint}"
         );

@@ -137,6 +137,11 @@ impl Calls {
         table.slots[slot as usize] = Some(Rc::clone(delayed));
     }
 
+    /// How many calls are reserved, or wait for their time.
+    pub(super) fn count(&self) -> usize {
+        self.delayed.borrow().slots.iter().flatten().count()
+    }
+
     /// Drops everything that was to be called. Returns whether there was anything.
     pub(super) fn clear(&self) -> bool {
         let delayed = std::mem::take(&mut *self.delayed.borrow_mut()).slots;

@@ -79,6 +79,11 @@ impl Keeper {
         }
     }
 
+    /// How many waits are under way.
+    pub(super) fn count(&self) -> usize {
+        self.places.borrow().iter().filter(|place| place.number != 0).count()
+    }
+
     /// Takes a place, to be filled by whoever asks, and gives its slot.
     fn take_place(&self) -> u32 {
         self.free.borrow_mut().pop().unwrap_or_else(|| {

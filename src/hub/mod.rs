@@ -37,9 +37,11 @@
 
 mod alarm;
 mod calls;
+mod census;
 mod completed;
 mod context;
 mod control;
+mod direct;
 mod dump;
 pub(crate) mod fork;
 mod futures;
@@ -101,9 +103,11 @@ pub use try_scope::{TryScope, try_scope};
 pub use unwind::is_kill;
 
 pub(crate) use calls::Message;
+pub(crate) use direct::{Cut, Director};
 pub(crate) use group::Member;
 pub(crate) use quiet::settle;
 pub(crate) use run::try_run_on;
+pub(crate) use unwind::message_of;
 
 use self::{
     calls::Calls,
@@ -181,6 +185,8 @@ pub(crate) struct Hub {
     quiet: RefCell<Vec<Wake>>,
     /// What futures that were waited for were woken by, to be used again.
     spare_wakers: RefCell<Vec<std::sync::Arc<waker::Shared>>>,
+    /// What directs the run, in a test that does.
+    director: Option<Rc<dyn Director>>,
     /// How the run is to end, once that is known.
     fate: run::Fate,
     /// What other threads may see of it; and what they see of its resumes.
@@ -199,7 +205,7 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    fn new(clock: Box<dyn Clock>) -> std::io::Result<Hub> {
+    fn new(clock: Box<dyn Clock>, director: Option<Rc<dyn Director>>) -> std::io::Result<Hub> {
         let reactor = Core::new(clock)?;
         let pulse = Arc::new(Pulse::new(Arc::clone(reactor.inbox())));
         Ok(Hub {
@@ -222,6 +228,7 @@ impl Hub {
             slices: slice::Slices::default(),
             quiet: RefCell::default(),
             spare_wakers: RefCell::default(),
+            director,
             fate: run::Fate::default(),
             pulse,
             beats: Beats::default(),

@@ -49,6 +49,22 @@ impl RunQueue {
         self.ends.set(Some((head, last)));
     }
 
+    /// How many there are, counted up to `most`.
+    pub(super) fn len_up_to(&self, most: usize) -> usize {
+        let first = self.ends.get().map(|(head, _)| head);
+        std::iter::successors(first, |ctl| ctl.next.get()).take(most).count()
+    }
+
+    /// Takes the one that has `before` others before it; it must be there.
+    pub(super) fn take(&self, before: usize) -> Ctl {
+        let passed = RunQueue::default();
+        (0..before).filter_map(|_| self.pop()).for_each(|ctl| passed.push(ctl));
+        let taken = self.pop().expect("the queue is long enough");
+        passed.append(self);
+        self.ends.set(passed.ends.take());
+        taken
+    }
+
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.ends.get().is_none()

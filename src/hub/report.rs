@@ -214,7 +214,7 @@ impl Backtraces {
 }
 
 impl Hub {
-    fn say_waits_on(&self, ctl: Ctl) -> String {
+    pub(super) fn say_waits_on(&self, ctl: Ctl) -> String {
         match ctl.waits_on.get() {
             WaitOn::Join(slot) => match self.at(slot) {
                 Some(other) => format!("the end of greenlet #{}", other.id()),

@@ -24,12 +24,14 @@ use std::{
     error::Error,
     fmt, io,
     panic::Location,
+    rc::Rc,
     time::Duration,
 };
 
 use super::{
     BATCH, CURRENT, Hub, Killed, PACE_AFTER, POLL_AFTER_NS, POLL_EVERY, SHORT_QUEUE,
     control::{Ctl, Kill, Role, State},
+    direct::Director,
     fork,
     join::JoinError,
     locals,
@@ -190,12 +192,16 @@ pub fn run<T>(f: impl FnOnce() -> T) -> T {
 /// ```
 #[track_caller]
 pub fn try_run<T>(f: impl FnOnce() -> T) -> Result<T, RunError> {
-    try_run_on(Box::new(SystemClock::new()), f)
+    try_run_on(Box::new(SystemClock::new()), None, f)
 }
 
-/// As [`try_run`], on a clock of the caller's.
+/// As [`try_run`], on a clock of the caller's, and as the director says if there is one.
 #[track_caller]
-pub(crate) fn try_run_on<T>(clock: Box<dyn Clock>, f: impl FnOnce() -> T) -> Result<T, RunError> {
+pub(crate) fn try_run_on<T>(
+    clock: Box<dyn Clock>,
+    director: Option<Rc<dyn Director>>,
+    f: impl FnOnce() -> T,
+) -> Result<T, RunError> {
     let birth = Location::caller();
     assert!(
         Hub::current().is_none(),
@@ -206,7 +212,7 @@ pub(crate) fn try_run_on<T>(clock: Box<dyn Clock>, f: impl FnOnce() -> T) -> Res
     unwind::install_hook();
     fork::watch();
     let _alt_stack = AltStack::ensure();
-    let hub = Hub::new(clock).map_err(RunError::Unavailable)?;
+    let hub = Hub::new(clock, director).map_err(RunError::Unavailable)?;
     let _listed = Listed::new(&hub.pulse, &hub.beats);
     if let Some(limit) = watchdog::default_limit() {
         hub.pulse.set_limit(Some(limit));
@@ -270,7 +276,10 @@ impl Hub {
         };
         if let Ok(ctl) = spawned {
             self.fate.main.set(Some(ctl));
-            self.run_until_over();
+            match self.director {
+                None => self.run_until_over(Hub::resume_batch),
+                Some(_) => self.run_until_over(Hub::resume_directed),
+            }
         }
         CURRENT.set(std::ptr::null());
         UNDRAWN.set((self.next_id.get(), self.next_ticket.get()));
@@ -278,9 +287,10 @@ impl Hub {
         spawned.map(drop)
     }
 
-    fn run_until_over(&self) {
+    /// `resume` is what resumes a batch of those that are ready.
+    fn run_until_over(&self, resume: impl Fn(&Hub)) {
         while !self.fate.main_ended.get() {
-            self.pass();
+            self.pass(&resume);
         }
         self.fate.main.set(None);
         let limit = self.fate.shutdown_limit.get().unwrap_or(SHUTDOWN_LIMIT_DEFAULT);
@@ -295,7 +305,7 @@ impl Hub {
                 self.kill(ctl);
             }
             while self.live() > 0 {
-                self.pass();
+                self.pass(&resume);
             }
             self.reactor.close_inbox(self);
             // Sees the shutdown deadline, however often destructors ask for more.
@@ -314,10 +324,10 @@ impl Hub {
     }
 
     /// Once around the loop: see the numbered steps in `hub/mod.rs`.
-    fn pass(&self) {
+    fn pass(&self, resume: &impl Fn(&Hub)) {
         loop {
             self.kept.call_due();
-            self.resume_batch();
+            resume(self);
             if self.unwinders.get() > 0 {
                 self.look_again();
             }

@@ -321,3 +321,18 @@ pub fn shield<T>(f: impl FnOnce() -> T) -> T {
     let _restore = Restore { ctl, shielded: ctl.set_shielded(true), endable, frames };
     f()
 }
+
+impl Hub {
+    /// Has the outermost timeout that a greenlet is inside of elapse now, if there is one.
+    pub(super) fn elapse(&self, ctl: Ctl) {
+        let now = self.reactor.fresh_now();
+        let earliest = ctl.rare(|rare| {
+            if let Some(outermost) = rare.frames.first_mut() {
+                outermost.deadline = now;
+            }
+            rare.frames_deadline()
+        });
+        ctl.set_frames_deadline(earliest);
+        self.make_ready(ctl);
+    }
+}

@@ -141,7 +141,7 @@ pub(super) fn take_note(ctl: Ctl) -> Option<Box<PanicNote>> {
 }
 
 /// The text of a panic payload.
-pub(super) fn message_of(payload: &(dyn Any + Send)) -> String {
+pub(crate) fn message_of(payload: &(dyn Any + Send)) -> String {
     if let Some(text) = payload.downcast_ref::<&'static str>() {
         (*text).to_owned()
     } else if let Some(text) = payload.downcast_ref::<String>() {

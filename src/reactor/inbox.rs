@@ -196,7 +196,12 @@ impl<M: Send> Inbox<M> {
 
     /// Whether somebody outside may still push.
     pub(crate) fn has_handles(&self) -> bool {
-        self.handles.load(Ordering::Acquire) > 0
+        self.handles_count() > 0
+    }
+
+    /// How many handles may.
+    pub(crate) fn handles_count(&self) -> usize {
+        self.handles.load(Ordering::Acquire) as usize
     }
 }
 

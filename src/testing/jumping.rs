@@ -70,7 +70,7 @@ impl JumpingClock {
     /// As [`greenloop::try_run`](crate::try_run).
     #[track_caller]
     pub fn try_run<T>(&self, f: impl FnOnce() -> T) -> Result<T, RunError> {
-        try_run_on(Box::new(self.clone()), f)
+        try_run_on(Box::new(self.clone()), None, f)
     }
 }
 

@@ -117,7 +117,7 @@ impl ManualClock {
         }
         let is_ending = &self.time.is_ending;
         is_ending.set(false);
-        try_run_on(Box::new(self.clone()), move || {
+        try_run_on(Box::new(self.clone()), None, move || {
             let _ending = Ending(is_ending);
             f()
         })

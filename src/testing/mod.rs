@@ -79,12 +79,20 @@
 //! `time::pause`.
 
 mod jumping;
+mod kills;
 mod manual;
+mod random;
+mod seeds;
 
 pub use jumping::JumpingClock;
+pub use kills::{Case, KillEverywhere, Target, kill_everywhere};
 pub use manual::ManualClock;
+pub use random::Random;
+pub use seeds::seeds;
 
-use crate::RunError;
+use std::time::Duration;
+
+use crate::{RunError, hub::Hub};
 
 /// Runs `f` as [`greenloop::run`](crate::run) does, in virtual time: on a [`JumpingClock`].
 ///
@@ -156,6 +164,54 @@ pub fn try_run<T>(f: impl FnOnce() -> T) -> Result<T, RunError> {
 #[track_caller]
 pub fn settle() {
     crate::hub::settle("testing::settle");
+}
+
+/// How long a look at what other threads hold is put off, in real time, and how often.
+const THREADS_WAIT: Duration = Duration::from_millis(1);
+
+/// As above: a second in all.
+const THREADS_WAITS_MAX: u32 = 1000;
+
+/// Parks as [`settle`] does, and then sees that the program has left nothing behind.
+///
+/// Shape: that is, no greenlet but main and the caller, no timer, delayed call or reserved one, no
+/// wait for a descriptor, no waker that this reactor's greenlets have lent, no
+/// [`ReactorHandle`](crate::ReactorHandle). To be called by main when all should be over: in
+/// [`run`](crate::run) as well as in virtual time. A thread that has one of these, such as the
+/// answer to what nobody asks any more, is given a second of real time to drop it.
+///
+/// # Panics
+///
+/// When there is any, with a list; and as [`settle`].
+///
+/// # Cancellation
+///
+/// As [`settle`].
+///
+/// # Examples
+///
+/// ```should_panic
+/// use greenloop::{sleep, spawn, testing};
+/// use std::time::Duration;
+/// testing::run(|| {
+///     spawn(|| sleep(Duration::from_secs(3600)));
+///     testing::assert_nothing_left();
+/// });
+/// ```
+#[track_caller]
+pub fn assert_nothing_left() {
+    let mut waits_left = THREADS_WAITS_MAX;
+    loop {
+        crate::hub::settle("testing::assert_nothing_left");
+        let census = Hub::current().expect("it has just settled").census();
+        if census.is_clear() {
+            return;
+        }
+        let comes = census.is_clear_but_for_threads() && waits_left > 0;
+        assert!(comes, "left behind: {census}");
+        waits_left -= 1;
+        std::thread::sleep(THREADS_WAIT);
+    }
 }
 
 /// What a run on a clock panics with where it has no value.

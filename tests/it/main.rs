@@ -17,6 +17,7 @@ mod hyper;
 mod inside;
 mod io;
 mod kill;
+mod kills_everywhere;
 mod lines;
 mod locals;
 mod models;
@@ -27,6 +28,7 @@ mod reactor;
 mod regressions;
 mod rwlock;
 mod scope;
+mod seeds;
 mod select;
 mod server;
 #[cfg(feature = "signal")]
