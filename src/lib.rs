@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 // In reading order, from the lowest floor up: see ARCHITECTURE.md.
+mod atomics;
 mod bridge;
 mod coro;
 mod deferred;

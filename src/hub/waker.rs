@@ -29,15 +29,14 @@ use std::{
     mem::ManuallyDrop,
     ops::Deref,
     ptr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
     task::{RawWaker, RawWakerVTable, Waker},
 };
 
 use super::{Hub, Message, park::Wake};
-use crate::reactor::Inbox;
+use crate::{
+    atomics::{Arc, AtomicBool, AtomicU64, Ordering},
+    reactor::Inbox,
+};
 
 /// What the waiter and its wakers share.
 pub(crate) struct Shared {

@@ -36,12 +36,12 @@
 //! Boxes become raw pointers in `push` and boxes again in `take_list`, each exactly once:
 //! `INBOX-2`.
 
-use std::{
-    ptr,
-    sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering},
-};
+use std::ptr;
 
-use crate::sys::PollerWaker;
+use crate::{
+    atomics::{AtomicBool, AtomicPtr, AtomicU64, Ordering},
+    sys::PollerWaker,
+};
 
 struct Node<M> {
     next: *mut Node<M>,

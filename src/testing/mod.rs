@@ -51,6 +51,37 @@
 //! Both begin at [`Deadline::ZERO`](crate::Deadline::ZERO), so
 //! [`reactor().now()`](crate::Reactor::now) says how much virtual time has passed.
 //!
+//! # Every order, and every place to die
+//!
+//! A test shows one order of events, and nobody dies in it. Two more try the rest, also in virtual
+//! time:
+//!
+//! - [`seeds`] runs a program in as many orders as one likes. Of those that are ready, any may be
+//!   the next; a seed decides, and repeats what it decided. A failure tells its seed.
+//! - [`kill_everywhere`] runs a scenario once for each place at which one greenlet of it, the
+//!   *target*, suspends, and cuts it short just there, by a kill or a timeout.
+//!
+//! Both say what is left behind ([`assert_nothing_left`]). Together they ask of a primitive what
+//! [`sync`](crate::sync) is asked:
+//!
+//! ```
+//! use greenloop::{spawn, sync::channel, testing::KillEverywhere};
+//! use std::{cell::Cell, rc::Rc};
+//! KillEverywhere::new().seeds(0..20).run(|case| {
+//!     let (sender, receiver) = channel(1);
+//!     let (other, sum) = (receiver.clone(), Rc::new(Cell::new(0)));
+//!     let shared = Rc::clone(&sum);
+//!     let taker = case.target(move || {
+//!         other.iter().for_each(|n: u32| shared.set(shared.get() + n));
+//!     });
+//!     let feeder = spawn(move || (1..=4).try_for_each(|n| sender.send(n)));
+//!     taker.join();
+//!     let rest: u32 = receiver.iter().sum(); // what the taker did not live to take
+//!     assert_eq!(sum.get() + rest, 10, "an item is lost");
+//!     assert!(feeder.join().unwrap().is_ok());
+//! });
+//! ```
+//!
 //! # What does not change
 //!
 //! - Who runs when. Two runs of one program make the same switches, as long as all that it waits

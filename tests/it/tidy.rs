@@ -47,6 +47,7 @@ const UNSAFE_FILES: &[&str] = &[
 
 /// The house, floor by floor (ARCHITECTURE.md).
 const FLOORS: &[(&str, u32)] = &[
+    ("atomics", 0),
     ("report", 0),
     ("trace", 0),
     ("coro", 0),
