@@ -64,7 +64,12 @@ fn main() {
         let is_over = only.is_some() || begun.elapsed() >= limit;
         if is_over || told.elapsed() >= Duration::from_secs(5) {
             told = Instant::now();
-            println!("{} s, {} rounds, {} KiB", begun.elapsed().as_secs(), count + 1, resident_kib());
+            println!(
+                "{} s, {} rounds, {} KiB",
+                begun.elapsed().as_secs(),
+                count + 1,
+                resident_kib()
+            );
         }
         if is_over {
             return;

@@ -87,7 +87,7 @@ impl KillEverywhere {
     }
 
     /// All of it once for each seed, in an order that the seed decides, as
-    /// [`seeds`](super::seeds) has it.
+    /// [`seeds()`](super::seeds()) has it.
     #[must_use]
     pub fn seeds(mut self, seeds: Range<u64>) -> KillEverywhere {
         self.seeds = Some(seeds);

@@ -56,7 +56,7 @@
 //! A test shows one order of events, and nobody dies in it. Two more try the rest, also in virtual
 //! time:
 //!
-//! - [`seeds`] runs a program in as many orders as one likes. Of those that are ready, any may be
+//! - [`seeds()`] runs a program in as many orders as one likes. Of those that are ready, any may be
 //!   the next; a seed decides, and repeats what it decided. A failure tells its seed.
 //! - [`kill_everywhere`] runs a scenario once for each place at which one greenlet of it, the
 //!   *target*, suspends, and cuts it short just there, by a kill or a timeout.
