@@ -45,6 +45,8 @@ fn main() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
     let first = only.unwrap_or(now.as_nanos() as u64 >> 10);
     println!("soaking for {} s, from seed {first}", limit.as_secs());
+    // With the feature `tokio`, its runtime starts here, and stays.
+    greenloop::run(|| wait_for_future(async {}));
     let begun = Instant::now();
     let (mut told, mut resident) = (begun, None);
     for count in 0.. {
