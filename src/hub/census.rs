@@ -8,6 +8,7 @@ use super::{
     Hub,
     control::{Ctl, Role},
     park::WaitOn,
+    report::Backtraces,
 };
 
 /// What is alive of a hub, but for its main greenlet, whoever asks, and what it keeps for later
@@ -59,8 +60,9 @@ impl Hub {
             !idle && ctl.birth().role != Role::Main && self.current.get() != Some(*ctl)
         };
         let left: Vec<u64> = self.all().iter().filter(|ctl| is_left(ctl)).map(Ctl::id).collect();
-        let report = self.report();
-        let greenlets = report.parked().iter().filter(|parked| left.contains(&parked.id));
+        let report = (!left.is_empty()).then(|| self.report(Backtraces::AsAsked));
+        let parked = report.iter().flat_map(|report| report.parked());
+        let greenlets = parked.filter(|parked| left.contains(&parked.id));
         let stacks: usize = self.pools.borrow().iter().map(|pool| pool.used()).sum();
         let own_timers = usize::from(self.trimming.get()) + self.fate.shutdown_timers_count.get();
         Census {

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     Elapsed, Greenlet, JoinError,
     hub::{Cut, Director},
-    spawn, timeout,
+    spawn, timeout, yield_now,
 };
 
 /// Suspensions of a target at most: more mean that it never ends.
@@ -108,6 +108,10 @@ impl KillEverywhere {
     ///
     /// As [`kill_everywhere`].
     pub fn run(&self, scenario: impl Fn(&Case)) -> u32 {
+        if self.counts_descriptors {
+            // What the first run of a process opens for good is not the scenario's.
+            super::run(yield_now);
+        }
         match &self.seeds {
             None => self.run_in_order(None, &scenario),
             Some(seeds) => {

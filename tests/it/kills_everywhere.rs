@@ -20,7 +20,7 @@ use greenloop::{
     net::{TcpListener, TcpStream},
     reactor, scope, shield, sleep, spawn, spawn_later,
     sync::{Condvar, Event, Mutex, OnceCell, Semaphore, channel, unbounded},
-    task::{Cooperator, LoopingCall, map_concurrent},
+    task::{Cooperator, LoopingCall, Pool},
     testing::{Case, KillEverywhere, assert_nothing_left, kill_everywhere},
     timeout, wait_for_deferred, wait_for_future, wait_for_greenlet, wait_readable, yield_now,
 };
@@ -698,14 +698,15 @@ fn mapping_concurrently() {
             }
         }
         let target = case.target(move || {
-            map_concurrent(2, 0..5, |item| {
-                count.set(count.get() + 1);
-                assert!(count.get() <= 2);
-                let _running = Running(Rc::clone(&count));
-                sleep(SECOND);
-                Ok::<_, Failure>(item)
-            })
-            .unwrap()
+            Pool::new(2)
+                .map(0..5, |item| {
+                    count.set(count.get() + 1);
+                    assert!(count.get() <= 2);
+                    let _running = Running(Rc::clone(&count));
+                    sleep(SECOND);
+                    Ok::<_, Failure>(item)
+                })
+                .unwrap()
         });
         let ended = target.join();
         assert!(ended.is_none_or(|items| items == [0, 1, 2, 3, 4]));

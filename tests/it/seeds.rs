@@ -16,7 +16,7 @@ use std::{
 use greenloop::{
     Deadline, Deferred, Failure, Greenlet, gather_results, reactor, scope, sleep, spawn,
     sync::{Condvar, Event, Mutex, OnceCell, Permit, Semaphore, channel, unbounded},
-    task::map_concurrent,
+    task::Pool,
     testing::{Random, assert_nothing_left, seeds},
     timeout, wait_for_deferred, wait_for_future, wait_for_greenlet, yield_now,
 };
@@ -432,7 +432,7 @@ fn no_child_outlives_its_scope() {
                 pause(random);
                 children[random.below(4)].kill();
                 if random.below(2) == 0 {
-                    let items = map_concurrent(2, 0..3, |item| {
+                    let items = Pool::new(2).map(0..3, |item| {
                         yield_now();
                         Ok::<usize, Failure>(item)
                     });
