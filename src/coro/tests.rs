@@ -204,6 +204,28 @@ fn heads_are_aligned_coloured_and_inside_their_slot() {
 }
 
 #[test]
+fn the_numbers_on_the_page_about_stacks_are_those_of_the_code() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/asm-notes/stacks.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let mut pool = pool();
+    let stacks: Vec<Stack> = (0..32).map(|_| take(&mut pool)).collect();
+    let colours = stacks.iter().map(|s| s.limit() + pool.slot_bytes() - s.head().addr().get());
+    let (nearest, farthest) = (colours.clone().min().unwrap(), colours.max().unwrap());
+    for (what, number) in [
+        ("a default slot", pool.slot_bytes()),
+        ("the guard", GUARD_BYTES),
+        ("what frames may use, with head and colour", pool.slot_bytes() - GUARD_BYTES),
+        ("the head", HEAD_BYTES),
+        ("the largest colour", farthest - nearest),
+        ("the smallest slot", StackPool::new(0).slot_bytes()),
+    ] {
+        let row = format!("| {what} | {number} |");
+        assert!(page.contains(&row), "no {row:?}");
+    }
+    stacks.into_iter().for_each(|stack| pool.put(stack));
+}
+
+#[test]
 fn sizes_are_rounded_up_to_pages_and_to_a_minimum() {
     for (asked, given) in
         [(0, 96 << 10), (1, 96 << 10), ((96 << 10) + 1, 100 << 10), (1 << 20, 1 << 20)]

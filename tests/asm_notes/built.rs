@@ -36,22 +36,34 @@ pub(crate) fn ask(tool: &str, arguments: &[String]) -> Option<String> {
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The `len` bytes of code that are at `start` in this process, disassembled in Intel's order.
+/// The `len` bytes of code that are at `start` in this process, disassembled; those of x86_64 in
+/// Intel's order.
 pub(crate) fn disassembly(start: usize, len: usize) -> Option<Vec<String>> {
     let start = in_file(start);
-    let arguments = [
+    let mut arguments = vec![
         "-d".into(),
-        "-Mintel".into(),
         "--no-show-raw-insn".into(),
         format!("--start-address={start:#x}"),
         format!("--stop-address={:#x}", start + len),
     ];
+    if cfg!(target_arch = "x86_64") {
+        arguments.push("-Mintel".into());
+    }
     let text = ask("objdump", &arguments)?;
-    Some(text.lines().filter_map(|line| line.split_once(":\t")).map(|l| normal(l.1)).collect())
+    Some(text.lines().filter_map(|line| line.split_once(":\t")).map(normal).collect())
 }
 
-/// One space between words, and nothing of what objdump remarks.
-fn normal(text: &str) -> String {
-    let text = text.split('#').next().unwrap_or_default();
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+/// One space between words, nothing of what objdump remarks, and of an address of the code how far
+/// ahead it is.
+fn normal((address, text): (&str, &str)) -> String {
+    let text = ["# ", "//"].iter().fold(text, |text, mark| {
+        text.split_once(mark).map_or(text, |(before, _)| before) // `#` alone begins a number
+    });
+    let words: Vec<&str> = text.split_whitespace().collect();
+    if let ["adr", register, target, ..] = words[..] {
+        let [from, to] = [address.trim(), target.trim_start_matches("0x")]
+            .map(|number| usize::from_str_radix(number, 16).expect("objdump's numbers are hex"));
+        return format!("adr {register} pc+{:#x}", to - from);
+    }
+    words.join(" ")
 }

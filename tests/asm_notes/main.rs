@@ -8,22 +8,24 @@
 
 use std::{fs, path::Path};
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod arch;
 mod built;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod listings;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod not_saved;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod registers;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod switch;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod unwinding;
 
 /// The pages of the folder; `x86_64.md` is the one that teaches.
-const PAGES: [&str; 6] =
-    ["README.md", "x86_64.md", "unwinding.md", "not-saved.md", "stacks.md", "thread-pointer.md"];
+const PAGES: [&str; 7] = [
+    "README.md",
+    "x86_64.md",
+    "aarch64.md",
+    "unwinding.md",
+    "not-saved.md",
+    "stacks.md",
+    "thread-pointer.md",
+];
 
 /// A file of the package.
 fn text(path: &str) -> String {
@@ -69,7 +71,7 @@ fn locked_version(lock: &str, name: &str) -> Option<String> {
 #[test]
 fn the_notes_are_about_the_version_that_is_built() {
     let version = locked_version(&text("Cargo.lock"), "corosensei").expect("it is locked");
-    for name in ["x86_64.md", "unwinding.md"] {
+    for name in ["x86_64.md", "aarch64.md", "unwinding.md"] {
         let page = page(name);
         let front = page.lines().find(|line| line.contains("corosensei")).unwrap_or_default();
         let about = front.split("corosensei ").nth(1).unwrap_or_default();
@@ -111,14 +113,14 @@ fn every_test_that_a_page_names_exists() {
 
 /// Where there are no notes, they must not look as if they were verified.
 #[test]
-fn a_target_without_notes_is_called_unverified() {
+fn the_targets_that_have_notes_are_those_that_this_test_knows() {
     let page = page("README.md");
-    let rows = table(&page, "## Status");
-    let target = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
-    if cfg!(all(target_arch = "x86_64", target_os = "linux")) {
-        assert!(rows.iter().any(|row| row[0].contains("x86_64-unknown-linux-gnu")));
-    } else {
-        skipped(&format!("there are no notes on the switch for {target}"));
-    }
-    assert!(rows.iter().any(|row| row[0] == "all others" && row[1].contains("unverified")));
+    let rows: Vec<_> = table(&page, "## Status").iter().map(|row| row[0].to_owned()).collect();
+    let mut expected = arch::ALL.map(|arch| arch.target.to_owned()).to_vec();
+    expected.push("all others".into());
+    assert_eq!(rows, expected);
+    assert!(page.contains("| all others | none; **unverified** |"));
+    let listings = Path::new(env!("CARGO_MANIFEST_DIR")).join("asm-notes/listings");
+    let listed = fs::read_dir(listings).unwrap().count();
+    assert_eq!(listed, arch::ALL.len());
 }

@@ -2,9 +2,11 @@
 //!
 //! These tests assert what is so, not what would be nice: when one of them fails, a page is wrong.
 
-use std::{arch::asm, ptr};
+use std::ptr;
 
 use greenloop::{run, spawn, yield_now};
+
+use here::thread_pointer;
 
 /// Has one greenlet `set` something and yield, and another `get` it meanwhile; then `reset`s it.
 /// What the other one had before, and what it got.
@@ -24,57 +26,6 @@ where
         one.join().unwrap();
         (before, after)
     })
-}
-
-fn mxcsr() -> u32 {
-    let mut value = 0u32;
-    // SAFETY: stores four bytes to a live variable.
-    unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut value, options(nostack)) };
-    value
-}
-
-fn set_mxcsr(value: u32) {
-    // SAFETY: only ever the value that was there, with another direction of rounding: no exception
-    // is unmasked, and the tests compute nothing with it.
-    unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const value, options(nostack, readonly)) };
-}
-
-/// The direction of rounding: bits 13 and 14.
-const MXCSR_ROUNDING: u32 = 3 << 13;
-
-#[test]
-fn the_rounding_of_one_greenlet_is_that_of_the_next() {
-    let (before, after) = seen_by_the_next(
-        || set_mxcsr(mxcsr() | MXCSR_ROUNDING),
-        || mxcsr() & MXCSR_ROUNDING,
-        || set_mxcsr(mxcsr() & !MXCSR_ROUNDING),
-    );
-    assert_eq!((before, after), (0, MXCSR_ROUNDING), "MXCSR is not switched");
-}
-
-fn x87_control() -> u16 {
-    let mut value = 0u16;
-    // SAFETY: stores two bytes to a live variable.
-    unsafe { asm!("fnstcw [{}]", in(reg) &raw mut value, options(nostack)) };
-    value
-}
-
-fn set_x87_control(value: u16) {
-    // SAFETY: as `set_mxcsr`: the value that was there, with another precision.
-    unsafe { asm!("fldcw [{}]", in(reg) &raw const value, options(nostack, readonly)) };
-}
-
-/// The precision: bits 8 and 9, both set for 64 bits.
-const X87_PRECISION: u16 = 3 << 8;
-
-#[test]
-fn the_x87_precision_of_one_greenlet_is_that_of_the_next() {
-    let (before, after) = seen_by_the_next(
-        || set_x87_control(x87_control() & !X87_PRECISION),
-        || x87_control() & X87_PRECISION,
-        || set_x87_control(x87_control() | X87_PRECISION),
-    );
-    assert_eq!((before, after), (X87_PRECISION, 0), "the x87 control word is not switched");
 }
 
 /// Blocks or unblocks SIGUSR2 for this thread; whether it was blocked before.
@@ -125,14 +76,6 @@ fn the_errno_of_one_greenlet_is_that_of_the_next() {
     assert_ne!(seen.0, seen.1);
 }
 
-fn thread_pointer() -> usize {
-    let value: usize;
-    // SAFETY: the first word of the thread's block is its own address, by the ABI for
-    // thread-local storage.
-    unsafe { asm!("mov {}, fs:[0]", out(reg) value, options(nostack, readonly, preserves_flags)) };
-    value
-}
-
 #[test]
 fn greenlets_have_the_thread_pointer_of_their_thread() {
     let outside = thread_pointer();
@@ -156,17 +99,125 @@ fn greenlets_share_the_signal_stack_of_their_thread() {
     assert_eq!(before, after);
 }
 
-/// The shadow stack pointer; 0 where there is no shadow stack, for the instruction does nothing.
-fn shadow_stack_pointer() -> u64 {
-    let value: u64;
-    // SAFETY: `rdsspq rax` reads a register; without shadow stacks it is a `nop`.
-    unsafe {
-        asm!("rdsspq rax", inlateout("rax") 0u64 => value, options(nostack, nomem));
+#[cfg(target_arch = "x86_64")]
+mod here {
+    use std::arch::asm;
+
+    use super::{run, seen_by_the_next};
+
+    fn mxcsr() -> u32 {
+        let mut value = 0u32;
+        // SAFETY: stores four bytes to a live variable.
+        unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut value, options(nostack)) };
+        value
     }
-    value
+
+    fn set_mxcsr(value: u32) {
+        // SAFETY: only ever the value that was there, with another direction of rounding: no
+        // exception is unmasked, and the tests compute nothing with it.
+        unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const value, options(nostack, readonly)) };
+    }
+
+    /// The direction of rounding: bits 13 and 14.
+    const MXCSR_ROUNDING: u32 = 3 << 13;
+
+    #[test]
+    fn the_rounding_of_one_greenlet_is_that_of_the_next() {
+        let (before, after) = seen_by_the_next(
+            || set_mxcsr(mxcsr() | MXCSR_ROUNDING),
+            || mxcsr() & MXCSR_ROUNDING,
+            || set_mxcsr(mxcsr() & !MXCSR_ROUNDING),
+        );
+        assert_eq!((before, after), (0, MXCSR_ROUNDING), "MXCSR is not switched");
+    }
+
+    fn x87_control() -> u16 {
+        let mut value = 0u16;
+        // SAFETY: stores two bytes to a live variable.
+        unsafe { asm!("fnstcw [{}]", in(reg) &raw mut value, options(nostack)) };
+        value
+    }
+
+    fn set_x87_control(value: u16) {
+        // SAFETY: as `set_mxcsr`: the value that was there, with another precision.
+        unsafe { asm!("fldcw [{}]", in(reg) &raw const value, options(nostack, readonly)) };
+    }
+
+    /// The precision: bits 8 and 9, both set for 64 bits.
+    const X87_PRECISION: u16 = 3 << 8;
+
+    #[test]
+    fn the_x87_precision_of_one_greenlet_is_that_of_the_next() {
+        let (before, after) = seen_by_the_next(
+            || set_x87_control(x87_control() & !X87_PRECISION),
+            || x87_control() & X87_PRECISION,
+            || set_x87_control(x87_control() | X87_PRECISION),
+        );
+        assert_eq!((before, after), (X87_PRECISION, 0), "the x87 control word is not switched");
+    }
+
+    pub(super) fn thread_pointer() -> usize {
+        let value: usize;
+        // SAFETY: the first word of the thread's block is its own address, by the ABI for
+        // thread-local storage.
+        unsafe {
+            asm!("mov {}, fs:[0]", out(reg) value, options(nostack, readonly, preserves_flags))
+        };
+        value
+    }
+
+    /// The shadow stack pointer; 0 where there is none, for then the instruction does nothing.
+    fn shadow_stack_pointer() -> u64 {
+        let value: u64;
+        // SAFETY: `rdsspq rax` reads a register; without shadow stacks it is a `nop`.
+        unsafe {
+            asm!("rdsspq rax", inlateout("rax") 0u64 => value, options(nostack, nomem));
+        }
+        value
+    }
+
+    #[test]
+    fn no_shadow_stack_is_in_use_while_greenlets_run() {
+        assert_eq!(run(shadow_stack_pointer), 0, "the first switch back would have faulted");
+    }
 }
 
-#[test]
-fn no_shadow_stack_is_in_use_while_greenlets_run() {
-    assert_eq!(run(shadow_stack_pointer), 0, "the first switch back would have faulted");
+#[cfg(target_arch = "aarch64")]
+mod here {
+    use std::arch::asm;
+
+    use super::seen_by_the_next;
+
+    fn fpcr() -> u64 {
+        let value: u64;
+        // SAFETY: reads a register.
+        unsafe { asm!("mrs {}, fpcr", out(reg) value, options(nostack, nomem)) };
+        value
+    }
+
+    fn set_fpcr(value: u64) {
+        // SAFETY: only ever the value that was there, with another direction of rounding: no
+        // exception is unmasked, and the tests compute nothing with it.
+        unsafe { asm!("msr fpcr, {}", in(reg) value, options(nostack, nomem)) };
+    }
+
+    /// The direction of rounding: bits 22 and 23.
+    const FPCR_ROUNDING: u64 = 3 << 22;
+
+    #[test]
+    fn the_rounding_of_one_greenlet_is_that_of_the_next() {
+        let (before, after) = seen_by_the_next(
+            || set_fpcr(fpcr() | FPCR_ROUNDING),
+            || fpcr() & FPCR_ROUNDING,
+            || set_fpcr(fpcr() & !FPCR_ROUNDING),
+        );
+        assert_eq!((before, after), (0, FPCR_ROUNDING), "FPCR is not switched");
+    }
+
+    pub(super) fn thread_pointer() -> usize {
+        let value: usize;
+        // SAFETY: reads a register.
+        unsafe { asm!("mrs {}, tpidr_el0", out(reg) value, options(nostack, nomem)) };
+        value
+    }
 }

@@ -9,6 +9,8 @@ use std::{cell::Cell, num::NonZeroUsize, ptr, rc::Rc};
 use corosensei::{Coroutine as Switch, CoroutineResult, Yielder};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
+use crate::{arch::HERE, page, table};
+
 /// Bytes of a stack, and of the guard below it.
 const STACK_BYTES: usize = 512 << 10;
 const GUARD_BYTES: usize = 64 << 10;
@@ -72,18 +74,18 @@ fn word(address: usize) -> usize {
 pub(crate) struct Seen {
     /// base - 8: where the coroutine begins.
     pub(crate) initial_function: usize,
-    /// The word at the initial stack pointer.
+    /// Where a new coroutine is entered: the word of that name at its stack pointer.
     pub(crate) initial_return: usize,
-    /// The word above it, where the closure lies: it captures one marker.
+    /// Where its closure lies: it captures one marker.
     pub(crate) initial_object: usize,
     /// base - 16 while the coroutine runs.
     pub(crate) link: usize,
     /// A place on the parent's stack above everything that a switch pushes there.
     pub(crate) parent_above: usize,
-    /// The three words at the link while the coroutine runs.
-    pub(crate) parent: [usize; 3],
-    /// The three words at the stack pointer of the suspended coroutine.
-    pub(crate) suspended: [usize; 3],
+    /// Where the resumer goes on: the word of that name at the link, while the coroutine runs.
+    pub(crate) resumer: usize,
+    /// Where the suspended coroutine goes on: the word of that name at its stack pointer.
+    pub(crate) suspender: usize,
     /// The address of the yielder, from the base down.
     pub(crate) yielder_below_base: usize,
 }
@@ -100,32 +102,45 @@ fn stack_pointers(coroutine: &Bare, limit: usize, base: usize) -> Vec<usize> {
     words.into_iter().filter(|word| (limit + 1..base).contains(word)).collect()
 }
 
-/// Runs a coroutine and looks.
+/// Where the page says that `content` lies above `place`, in bytes.
+fn offset(place: &str, content: &str) -> usize {
+    let page = page(HERE.page);
+    let rows = table(&page, "## Offsets");
+    let mut rows = rows.iter().filter(|row| row[1] == content);
+    let prefix = format!("`{place} + ");
+    let found = rows.find_map(|row| row[0].strip_prefix(&prefix)?.strip_suffix('`')?.parse().ok());
+    let found: usize = found.unwrap_or_else(|| panic!("{}: no {prefix}: {content}", HERE.page));
+    assert!(found.is_multiple_of(8) && found < 64, "{found}");
+    found
+}
+
+/// Runs a coroutine and looks, at the offsets that the page has: a wrong one finds something else.
 pub(crate) fn look() -> Seen {
     let [stack, _] = two_stacks();
     let (base, limit) = (stack.base.get(), stack.limit.get());
-    let cell: &'static Cell<[usize; 5]> = Box::leak(Box::default());
+    let cell: &'static Cell<[usize; 3]> = Box::leak(Box::default());
     let body = Marked { marker: MARKER, seen: cell, base };
     let mut coroutine = Bare::with_stack(stack, move |yielder, ()| body.run(yielder));
     let initial = stack_pointers(&coroutine, limit, base);
     assert_eq!(initial[0], initial[1], "it was not resumed yet");
     let initial_sp = initial[0];
-    let (initial_return, initial_object) = (word(initial_sp), word(initial_sp + 8));
+    let initial_return = word(initial_sp + offset("initial sp", "`stack_init_trampoline`"));
+    let initial_object = word(initial_sp + offset("initial sp", "the closure"));
     let above = Rc::new(0u8);
     let parent_above = ptr::from_ref(&above).addr();
     assert!(!resume(&mut coroutine));
     let suspended = stack_pointers(&coroutine, limit, base);
     let sp = *suspended.iter().find(|sp| **sp != initial_sp).expect("it is suspended");
-    let seen = cell.get();
+    let [link, resumer, yielder] = cell.get();
     let result = Seen {
         initial_function: word(base - 8),
         initial_return,
         initial_object,
-        link: seen[0],
+        link,
         parent_above,
-        parent: [seen[1], seen[2], seen[3]],
-        suspended: [0, 8, 16].map(|offset| word(sp + offset)),
-        yielder_below_base: base - seen[4],
+        resumer,
+        suspender: word(sp + offset("sp", HERE.counter)),
+        yielder_below_base: base - yielder,
     };
     assert!(resume(&mut coroutine));
     result
@@ -135,7 +150,7 @@ pub(crate) fn look() -> Seen {
 #[repr(C)]
 struct Marked {
     marker: usize,
-    seen: &'static Cell<[usize; 5]>,
+    seen: &'static Cell<[usize; 3]>,
     base: usize,
 }
 
@@ -143,13 +158,13 @@ impl Marked {
     fn run(self, yielder: &Yielder<(), ()>) {
         assert_eq!(self.marker, MARKER);
         let link = word(self.base - 16);
-        let [rbp, rip, rbx] = [0, 8, 16].map(|offset| word(link + offset));
-        self.seen.set([link, rbp, rip, rbx, ptr::from_ref(yielder).addr()]);
+        let resumer = word(link + offset("link", HERE.counter));
+        self.seen.set([link, resumer, ptr::from_ref(yielder).addr()]);
         yielder.suspend(());
     }
 }
 
-/// Whether the closure of a new coroutine lies at the word above its initial stack pointer.
+/// Whether `word` is the beginning of the closure of a new coroutine.
 pub(crate) fn is_the_marker(word: usize) -> bool {
     word == MARKER
 }

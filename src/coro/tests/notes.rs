@@ -1,6 +1,6 @@
-//! What `asm-notes/` say of this floor that only this floor can see.
+//! What `asm-notes/x86_64.md` says of our own layer's cost, which only this floor can see.
 //!
-//! The costs are counted by the processor: with the trap flag set, it raises SIGTRAP after each
+//! Instructions are counted by the processor: with the trap flag set, it raises SIGTRAP after each
 //! instruction. So they are what really ran, wherever the compiler has put it.
 
 #![expect(unsafe_code, reason = "the trap flag, and a signal handler that counts")]
@@ -19,7 +19,7 @@ use std::{
 
 use corosensei::{Coroutine as Switch, Yielder};
 
-use super::{Coroutine, GUARD_BYTES, HEAD_BYTES, Stack, StackPool, coroutine, pool, take};
+use super::{Coroutine, Stack, coroutine, pool, take};
 
 /// What our layer may add to a pair: six instructions, and more where nothing is optimised.
 const OURS_MAX: usize = if cfg!(debug_assertions) { 24 } else { 6 };
@@ -96,26 +96,4 @@ fn a_resume_and_suspend_of_ours_cost_what_those_of_corosensei_cost() {
     }
     println!("executed for a pair, loops included: {bare_each} bare, {ours_each} ours");
     assert!(ours_each <= bare_each + OURS_MAX, "{ours_each} ours, {bare_each} bare");
-}
-
-#[test]
-fn the_numbers_on_the_page_about_stacks_are_those_of_the_code() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/asm-notes/stacks.md");
-    let page = std::fs::read_to_string(path).unwrap();
-    let mut pool = pool();
-    let stacks: Vec<Stack> = (0..32).map(|_| take(&mut pool)).collect();
-    let colours = stacks.iter().map(|s| s.limit() + pool.slot_bytes() - s.head().addr().get());
-    let (nearest, farthest) = (colours.clone().min().unwrap(), colours.max().unwrap());
-    for (what, number) in [
-        ("a default slot", pool.slot_bytes()),
-        ("the guard", GUARD_BYTES),
-        ("what frames may use, with head and colour", pool.slot_bytes() - GUARD_BYTES),
-        ("the head", HEAD_BYTES),
-        ("the largest colour", farthest - nearest),
-        ("the smallest slot", StackPool::new(0).slot_bytes()),
-    ] {
-        let row = format!("| {what} | {number} |");
-        assert!(page.contains(&row), "no {row:?}");
-    }
-    stacks.into_iter().for_each(|stack| pool.put(stack));
 }
