@@ -905,7 +905,7 @@ fn a_failure_that_an_awaited_deferred_is_dropped_with_is_reported_once() {
 
 #[test]
 fn dropping_an_awaited_greenlet_detaches_it() {
-    run(|| {
+    greenloop::testing::run(|| {
         let done = Rc::new(Cell::new(false));
         let out = Rc::clone(&done);
         let mut future = pin!(Some(
