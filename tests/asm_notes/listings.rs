@@ -17,8 +17,10 @@ use crate::{
 };
 
 unsafe extern "C" {
-    /// The two symbols that the switch has; their addresses alone are used.
-    static stack_init_trampoline: [u8; 0];
+    /// The two symbols that the switch has; their addresses alone are used. Each is of the kind that
+    /// it is in corosensei, whose inlined code refers to it from this crate too: where a function met
+    /// a variable of its name in one unit, LLVM would rename one of them.
+    fn stack_init_trampoline();
     static stack_init_trampoline_return: [u8; 0];
 }
 
@@ -28,8 +30,9 @@ const NAMES: [&str; 4] =
 /// Bytes of a coroutine's first function in which its end is looked for.
 const FIRST_FUNCTION_BYTES: usize = 4096;
 
-fn symbols() -> [usize; 2] {
-    [(&raw const stack_init_trampoline).addr(), (&raw const stack_init_trampoline_return).addr()]
+/// Where the trampoline begins, and its last instruction.
+pub(crate) fn symbols() -> [usize; 2] {
+    [stack_init_trampoline as *const () as usize, (&raw const stack_init_trampoline_return).addr()]
 }
 
 /// The instructions of one piece of the switch, as they were built.

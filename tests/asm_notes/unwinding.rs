@@ -6,12 +6,9 @@ use crate::{
     arch::HERE,
     block,
     built::{ask, in_file},
+    listings::symbols,
     switch::{bare, resume, two_stacks},
 };
-
-unsafe extern "C" {
-    static stack_init_trampoline: [u8; 0];
-}
 
 /// The rules for the code that begins at `address`, and the flags of the entry that they refer to.
 fn rules_at(frames: &str, address: usize) -> Option<(Vec<String>, String)> {
@@ -31,7 +28,7 @@ fn rules_at(frames: &str, address: usize) -> Option<(Vec<String>, String)> {
 #[test]
 fn the_unwind_rule_is_what_was_built() {
     let Some(frames) = ask("readelf", &["--debug-dump=frames".into()]) else { return };
-    let address = in_file((&raw const stack_init_trampoline).addr());
+    let address = in_file(symbols()[0]);
     let (rules, flags) = rules_at(&frames, address).expect("the trampoline has a rule");
     let page = if cfg!(target_arch = "x86_64") { "unwinding.md" } else { HERE.page };
     assert_eq!(rules, block(&crate::page(page), "text stack_init_trampoline"));
