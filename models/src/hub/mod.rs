@@ -12,6 +12,8 @@ pub(crate) mod park {
 #[path = "../../../src/hub/waker.rs"]
 pub(crate) mod waker;
 
+use std::cell::RefCell;
+
 use loom::{sync::Arc, thread};
 
 use self::{park::Wake, waker::Shared};
@@ -28,6 +30,7 @@ pub(crate) enum Message {
 /// Every thread of a model wakes as another thread would: by the inbox.
 pub(crate) struct Hub {
     inbox: Arc<Inbox<Message>>,
+    spare_wakers: RefCell<Vec<Arc<Shared>>>,
 }
 
 impl Hub {
@@ -63,7 +66,8 @@ fn park(hub: &Hub, waker: &PollerWaker, shared: &Shared, ticket: u64) -> bool {
 
 fn hub() -> (Hub, PollerWaker) {
     let waker = PollerWaker::default();
-    (Hub { inbox: Arc::new(Inbox::new(waker.clone())) }, waker)
+    let inbox = Arc::new(Inbox::new(waker.clone()));
+    (Hub { inbox, spare_wakers: RefCell::default() }, waker)
 }
 
 /// `WAKER-1`: a wait that nothing ends would be a deadlock, which loom reports.
@@ -98,5 +102,27 @@ fn a_wake_that_comes_late_ends_a_later_wait_or_none() {
             assert!(has_wake || wake == Wake::Unpark { slot: 3, ticket: 1 });
         });
         shared.retract();
+    });
+}
+
+/// What is lent for a second wait is the first one's, if its wakers have gone, and a wake that they
+/// gave late ends nothing; else it is another one.
+#[test]
+fn what_a_wait_shares_is_lent_again_when_nobody_else_has_it() {
+    model(|| {
+        let (hub, poller) = hub();
+        let lent = Shared::lend(&hub);
+        let theirs = Arc::clone(&lent);
+        let other = thread::spawn(move || theirs.wake());
+        park(&hub, &poller, &lent, 1);
+        drop(lent);
+        let lent = Shared::lend(&hub);
+        assert!(!lent.publish(Wake::Unpark { slot: 3, ticket: 2 }), "a wake of the first wait");
+        lent.retract();
+        drop(lent);
+        other.join().unwrap();
+        drain(&hub.inbox, |Message::Wake(wake)| {
+            assert_eq!(wake, Wake::Unpark { slot: 3, ticket: 1 });
+        });
     });
 }
