@@ -108,10 +108,10 @@ use crate::{
 ///
 /// A greenlet that goes on although it lost:
 /// ```
-/// use greenloop::{run, select, sleep, spawn};
+/// use greenloop::{select, sleep, spawn, testing};
 /// use std::{future::IntoFuture, time::Duration};
 ///
-/// let tries = run(|| {
+/// let tries = testing::run(|| {
 ///     let mut job = spawn(|| sleep(Duration::from_millis(5))).into_future();
 ///     let mut tries = 0;
 ///     loop {
@@ -122,7 +122,7 @@ use crate::{
 ///         }
 ///     }
 /// });
-/// assert!(tries.unwrap() > 1);
+/// assert_eq!(tries.unwrap(), 5);
 /// ```
 ///
 /// # Source
@@ -342,10 +342,10 @@ fn first<T>(
 /// # Examples
 ///
 /// ```
-/// use greenloop::{run, select_all, sleep, spawn};
+/// use greenloop::{select_all, sleep, spawn, testing};
 /// use std::{future::IntoFuture, time::Duration};
 ///
-/// let order = run(|| {
+/// let order = testing::run(|| {
 ///     let mut racers: Vec<_> = [3, 1, 2]
 ///         .map(|n| spawn(move || { sleep(n * Duration::from_millis(5)); n }).into_future())
 ///         .into();
