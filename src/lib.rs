@@ -17,6 +17,8 @@ pub mod sync;
 mod sys;
 pub mod task;
 pub mod testing;
+
+pub mod guide;
 mod time;
 #[cfg(feature = "tracing")]
 mod trace;

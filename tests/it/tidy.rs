@@ -71,6 +71,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("thread", 8),
     ("interpose", 8),
     ("testing", 9),
+    ("guide", 9),
 ];
 
 /// The longest line, in characters. A row of a table in a doc comment cannot be broken.
