@@ -28,7 +28,7 @@ use std::{
 
 use super::{
     channel::give_way,
-    lane::{Lane, Limit, LineOf, Passing, Primitive, Rule, defer, wait},
+    lane::{Lane, Limit, LineOf, Passing, Primitive, Rule, defer, wait_on},
 };
 use crate::{deferred::Deferred, hub::park::WaitOn};
 
@@ -274,8 +274,8 @@ impl<T: Clone> Receiver<T> {
     /// one cannot unwind, the wait goes on.
     #[track_caller]
     pub fn recv(&mut self) -> Result<T, RecvError> {
-        give_way();
-        match wait(&*self.channel, self.next, Limit::Never, "broadcast::Receiver::recv") {
+        let hub = give_way();
+        match wait_on(hub, &*self.channel, self.next, Limit::Never, "broadcast::Receiver::recv") {
             Ok(grant) => self.received(grant),
             Err(_) => unreachable!("a wait without a limit ends with a grant"),
         }
@@ -288,9 +288,8 @@ impl<T: Clone> Receiver<T> {
     /// As [`recv`](Self::recv); `Empty` when no value came in time.
     #[track_caller]
     pub fn recv_timeout(&mut self, limit: Duration) -> Result<T, TryRecvError> {
-        give_way();
-        let limit = Limit::After(limit);
-        match wait(&*self.channel, self.next, limit, "broadcast::Receiver::recv_timeout") {
+        let (hub, limit) = (give_way(), Limit::After(limit));
+        match wait_on(hub, &*self.channel, self.next, limit, "broadcast::Receiver::recv_timeout") {
             Ok(grant) => Ok(self.received(grant)?),
             Err(_) => Err(TryRecvError::Empty),
         }

@@ -321,6 +321,7 @@ fn park<P: Primitive + ?Sized>(
     // SAFETY: `frame` is not moved while `waiting` borrows it, and ends after `waiting`, which
     // leaves the line when it is dropped, on every way out (LANE-2).
     waiting.key = Some(unsafe { line.join_parking(ask, hub, wait.ticket(), &frame) });
+    rule.joined();
     let is_open = rule.is_open();
     let_go(held);
     let _outside = is_open.then(|| hub.count_outside());
