@@ -17,9 +17,9 @@ use crate::{
 };
 
 unsafe extern "C" {
-    /// The two symbols that the switch has; their addresses alone are used. Each is of the kind that
-    /// it is in corosensei, whose inlined code refers to it from this crate too: where a function met
-    /// a variable of its name in one unit, LLVM would rename one of them.
+    /// The two symbols that the switch has; their addresses alone are used. Each is of the kind
+    /// that it is in corosensei, whose inlined code refers to it from this crate too: where a
+    /// function meets a variable of its name in one unit, LLVM renames one of them.
     fn stack_init_trampoline();
     static stack_init_trampoline_return: [u8; 0];
 }
