@@ -43,8 +43,6 @@ mod tidy;
 mod tokio;
 mod toolkit;
 mod traces;
-#[cfg(feature = "tracing")]
-mod tracing;
 mod udp;
 mod unix;
 mod waits;

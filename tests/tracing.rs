@@ -1,13 +1,16 @@
 //! What a subscriber of `tracing` sees: spans stay with their greenlets.
 
+#![cfg(feature = "tracing")]
+
 use std::{
+    cell::RefCell,
     fmt::{Debug, Write},
-    sync::{Arc, Mutex},
+    sync::Once,
     time::Duration,
 };
 
 use greenloop::{Builder, sleep, spawn, testing, yield_now};
-use tracing::{Event, Subscriber, field::Field, info, info_span, subscriber::with_default};
+use tracing::{Event, Subscriber, field::Field, info, info_span, subscriber::set_global_default};
 use tracing_subscriber::{
     Layer, Registry,
     layer::{Context, SubscriberExt},
@@ -16,9 +19,16 @@ use tracing_subscriber::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Every event as `message [innermost span, ..., outermost]`.
-#[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<String>>>);
+thread_local! {
+    /// What was seen on this thread, while a test wants to know.
+    static SEEN: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
+/// Has each thread keep its events, as `message [innermost span, ..., outermost]`.
+///
+/// One subscriber for the process: those that are set for a thread share a cache of who is
+/// interested, in which tests that run side by side find one another's.
+struct Seen;
 
 struct Text(String);
 
@@ -38,16 +48,24 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Seen {
         event.record(&mut text);
         let scope = context.event_scope(event).into_iter().flatten();
         let names: Vec<_> = scope.map(|span| span.name()).collect();
-        self.0.lock().unwrap().push(format!("{} [{}]", text.0, names.join(", ")));
+        let line = format!("{} [{}]", text.0, names.join(", "));
+        SEEN.with_borrow_mut(|seen| seen.iter_mut().for_each(|seen| seen.push(line.clone())));
     }
+}
+
+/// What is seen while `f` runs.
+fn seen_while(f: impl FnOnce()) -> Vec<String> {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| set_global_default(Registry::default().with(Seen)).unwrap());
+    SEEN.set(Some(Vec::new()));
+    f();
+    SEEN.take().unwrap()
 }
 
 /// What is seen of `f`, which runs as main; without what the crate itself says, unless `all`.
 fn seen_of(all: bool, f: impl FnOnce()) -> Vec<String> {
-    let seen = Seen::default();
-    with_default(Registry::default().with(seen.clone()), || testing::run(f));
+    let mut seen = seen_while(|| testing::run(f));
     let own = ["spawned", "ended", "killed", "unhandled"];
-    let mut seen = std::mem::take(&mut *seen.0.lock().unwrap());
     seen.retain(|event| all || !own.iter().any(|own| event.starts_with(own)));
     seen
 }
@@ -164,14 +182,11 @@ fn what_a_greenlet_leaves_entered_goes_with_it() {
 #[test]
 fn spawn_end_kill_and_what_nobody_handled_are_events() {
     let seen = seen_of(true, || {
-        let (_, reports) = crate::support::reports_of(|| {
-            drop(spawn(|| panic!("on purpose")));
-            let g = Builder::new().name("sleeper").spawn(|| sleep(HOUR)).unwrap();
-            yield_now();
-            g.kill();
-            assert!(g.join().is_err());
-        });
-        assert_eq!(reports.len(), 1);
+        drop(spawn(|| panic!("on purpose")));
+        let g = Builder::new().name("sleeper").spawn(|| sleep(HOUR)).unwrap();
+        yield_now();
+        g.kill();
+        assert!(g.join().is_err());
     });
     let count = |text: &str| seen.iter().filter(|event| event.starts_with(text)).count();
     assert_eq!(count("spawned"), 3, "{seen:#?}");
@@ -182,8 +197,7 @@ fn spawn_end_kill_and_what_nobody_handled_are_events() {
 
 #[test]
 fn a_run_leaves_the_spans_of_its_thread_as_they_were() {
-    let seen = Seen::default();
-    with_default(Registry::default().with(seen.clone()), || {
+    let mut seen = seen_while(|| {
         let _outside = info_span!("outside").entered();
         testing::run(|| {
             let _inside = info_span!("inside").entered();
@@ -192,7 +206,6 @@ fn a_run_leaves_the_spans_of_its_thread_as_they_were() {
         });
         info!("outside");
     });
-    let mut seen = std::mem::take(&mut *seen.0.lock().unwrap());
     seen.retain(|event| event.contains("side ["));
     assert_eq!(seen, ["inside [inside, greenlet, outside]", "outside [outside]"]);
 }
