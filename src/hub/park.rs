@@ -22,7 +22,7 @@
 //! - `PARK-3` Nothing parks on the hub's own stack, in a `no_park` section, or outside `run`:
 //!   `begin` refuses. (SOUND-6)
 //! - `PARK-4` A kill or timeout unwinds only out of `interrupts`, hence only out of a call of this
-//!   crate, and only where SOUND-7 allows.
+//!   crate, and only where SOUND-7 allows. In a `no_park` section it is not noticed at all.
 
 use std::{backtrace::Backtrace, fmt, io};
 
@@ -469,6 +469,11 @@ impl Hub {
     #[cold]
     fn interrupt(&self, ctl: Ctl, mode: Mode) -> Result<(), Interrupt> {
         if !self.is_interrupted(ctl) {
+            return Ok(());
+        }
+        // Whoever forbids parking calls code of others, under a lock or to wake somebody: a kill
+        // would look like that code's panic, and to raise it again lets the others run first.
+        if self.no_park.get() > 0 {
             return Ok(());
         }
         self.reactor.fresh_now();

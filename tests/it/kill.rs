@@ -5,16 +5,22 @@ use std::{
     os::{fd::AsFd, unix::net::UnixStream},
     panic::{catch_unwind, resume_unwind},
     rc::Rc,
+    sync::Arc,
+    task::{Wake, Waker},
     time::{Duration, Instant},
 };
 
 use greenloop::{
     Builder, Deadline, Deferred, Greenlet, Killed, RunError, current, is_kill, reactor, run,
-    shield, sleep, spawn, timeout, try_run, wait_for_deferred, wait_for_future, wait_readable,
-    yield_now,
+    shield, sleep, spawn,
+    sync::{Event, Mutex},
+    timeout, try_run, wait_for_deferred, wait_for_future, wait_readable, yield_now,
 };
 
-use crate::hub::{AGES, MOMENT, OnDrop, Trace, message, note, reports_during};
+use crate::{
+    hub::{AGES, MOMENT, OnDrop, Trace, message, note, reports_during},
+    support::{poll, reports_of},
+};
 
 /// Kills `g` once it is parked, and checks that it ended by that, quietly.
 fn kill_parked<T: std::fmt::Debug>(g: Greenlet<T>) {
@@ -391,6 +397,33 @@ fn a_swallowed_kill_is_raised_again_and_the_others_still_run() {
         assert!(turns >= 4, "the others had {turns} turns in between");
         assert_eq!(g.join().unwrap(), "stubborn", "it lived, so its value counts");
     });
+}
+
+#[test]
+fn a_kill_does_not_unwind_out_of_a_waker_that_a_release_calls() {
+    struct Counts(Mutex<u32>);
+    impl Wake for Counts {
+        fn wake(self: Arc<Self>) {
+            *self.0.lock().unwrap() += 1; // A cancellation point, if it is one.
+        }
+    }
+    static EVENT: Event = Event::new();
+    let counts = Arc::new(Counts(Mutex::new(0)));
+    let waker = Waker::from(Arc::clone(&counts));
+    let mut waits = EVENT.wait_async();
+    assert!(poll(&mut waits, &waker).is_pending());
+    let ((), reports) = reports_of(|| {
+        run(|| {
+            let g = spawn(|| {
+                current().kill();
+                EVENT.set();
+                sleep(AGES);
+            });
+            assert!(g.join().unwrap_err().is_killed());
+        });
+    });
+    assert_eq!(*counts.0.lock().unwrap(), 1);
+    assert_eq!(reports, [""; 0]);
 }
 
 #[test]

@@ -10,9 +10,9 @@ use std::{
 
 use crate::support::{assert_ends, block_on, poll};
 use greenloop::{
-    run, spawn,
+    run, sleep, spawn,
     sync::{
-        RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError,
+        Event, RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError,
         priority::{channel, unbounded},
     },
     testing, timeout, wait_for_deferred, yield_now,
@@ -181,6 +181,45 @@ fn an_order_that_parks_panics_rather_than_hold_the_channel() {
         let sent = panic::catch_unwind(AssertUnwindSafe(|| sender.send(Parks)));
         assert!(sent.is_err());
         assert!(receiver.try_recv().is_ok(), "the channel can be used");
+    });
+}
+
+/// It would let others run, who want the lock that is held for the comparison.
+#[test]
+fn a_swallowed_kill_is_not_raised_again_in_an_order() {
+    static SET: Event = Event::new();
+    #[derive(Debug, PartialEq, Eq)]
+    struct Looks;
+    impl Ord for Looks {
+        fn cmp(&self, _: &Looks) -> std::cmp::Ordering {
+            SET.wait();
+            std::cmp::Ordering::Equal
+        }
+    }
+    impl PartialOrd for Looks {
+        fn partial_cmp(&self, other: &Looks) -> Option<std::cmp::Ordering> {
+            Some(self.cmp(other))
+        }
+    }
+    assert_ends(|| {
+        run(|| {
+            SET.set();
+            let (sender, receiver) = unbounded();
+            sender.send(Looks).unwrap();
+            let theirs = sender.clone();
+            let dies = spawn(move || {
+                assert!(panic::catch_unwind(|| sleep(3600 * SECOND)).is_err());
+                theirs.try_send(Looks).unwrap();
+                yield_now();
+            });
+            yield_now();
+            dies.kill();
+            yield_now();
+            sender.try_send(Looks).unwrap();
+            assert!(dies.join().unwrap_err().is_killed());
+            drop(sender);
+            assert_eq!(receiver.iter().count(), 3);
+        });
     });
 }
 
