@@ -3,9 +3,10 @@
 
 use std::{
     cell::Cell,
+    panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::{Arc, PoisonError},
-    task::Waker,
+    task::{Poll, Waker},
     time::Duration,
 };
 
@@ -94,4 +95,29 @@ fn a_deferred_wait_outside_a_run_fails_and_lets_the_mutex_go() {
         Ok(())
     }));
     assert!(noted.get());
+}
+
+/// It stands in line, and lets others run before the kill is raised again.
+#[test]
+fn a_notification_of_one_whose_swallowed_kill_is_raised_again_goes_to_the_next() {
+    testing::run(|| {
+        let pair = Arc::new((Mutex::new(()), Condvar::new()));
+        let theirs = Arc::clone(&pair);
+        let dies = spawn(move || {
+            let guard = theirs.0.lock().unwrap();
+            let swallowed = catch_unwind(AssertUnwindSafe(|| sleep(SECOND)));
+            assert!(swallowed.is_err());
+            drop(theirs.1.wait(guard));
+        });
+        yield_now();
+        dies.kill();
+        yield_now();
+        let mut next = Box::pin(pair.1.wait_async(pair.0.try_lock().unwrap()));
+        assert!(poll(&mut next, Waker::noop()).is_pending());
+        assert_eq!(format!("{:?}", pair.1), "Condvar { waiting: 2 }");
+        pair.1.notify_one();
+        assert_eq!(format!("{:?}", pair.1), "Condvar { waiting: 1 }", "the first has it");
+        assert!(dies.join().unwrap_err().is_killed());
+        assert!(matches!(poll(&mut next, Waker::noop()), Poll::Ready(Ok(_))));
+    });
 }
