@@ -23,8 +23,9 @@
 //! - **Kills** unwind out of waits, and leave the line. All calls that wait are infallible: where a
 //!   kill cannot unwind (inside [`shield`](crate::shield), during an unwind), they wait on.
 //! - **Main's wait for ever** is found where it can be known that no other thread can end it: at a
-//!   [`Mutex`] that only this hub has touched. Any other wait here may be ended by whatever thread
-//!   has a reference, so main waits on, as for a [`ReactorHandle`](crate::ReactorHandle).
+//!   [`Mutex`] or an [`RwLock`] that only this hub has touched. Any other wait here may be ended by
+//!   whatever thread has a reference, so main waits on, as for a
+//!   [`ReactorHandle`](crate::ReactorHandle).
 //!
 //! Floor 5. Uses: `hub::park`, `deferred`. Used by: users. How it works: `lane`, `line`.
 //!
