@@ -75,31 +75,47 @@ impl<T> Channel<T> {
     }
 }
 
+/// Adds a permit when it is dropped. A value is in the heap, or out of it, also when the order has
+/// panicked meanwhile (`PRIORITY-1`).
+struct Added<'a>(&'a Semaphore);
+
+impl Drop for Added<'_> {
+    fn drop(&mut self) {
+        self.0.add_permits(1);
+    }
+}
+
 impl<T: Ord> Channel<T> {
     /// Puts a value into room that was acquired for it; gives it back if no receiver is left.
     fn put<S>(&self, value: T, room: Permit<S>) -> Result<(), T>
     where
         S: Deref<Target = Semaphore>,
     {
+        // One that is not used goes when the lock is free: that may call a Waker.
+        let (mut room, mut added) = (Some(room), None);
         self.with(|values| {
             if values.receivers == 0 {
                 return Err(value);
             }
             values.number += 1;
+            let _ = room.take().map(Permit::forget);
+            added = Some(Added(&self.items));
             values.heap.push(Entry { value, number: values.number });
             Ok(())
-        })?;
-        room.forget();
-        self.items.add_permits(1);
-        Ok(())
+        })
     }
 
     /// Takes the least value. `None`: no value is left, and no sender.
     fn take<S: Deref<Target = Semaphore>>(&self, item: Permit<S>) -> Option<T> {
-        let entry = self.with(|values| values.heap.pop())?;
-        item.forget();
-        self.room.add_permits(1);
-        Some(entry.value)
+        let (mut item, mut added) = (Some(item), None);
+        let entry = self.with(|values| {
+            if !values.heap.is_empty() {
+                let _ = item.take().map(Permit::forget);
+                added = Some(Added(&self.room));
+            }
+            values.heap.pop()
+        });
+        Some(entry?.value)
     }
 }
 
@@ -110,8 +126,9 @@ impl<T: Ord> Channel<T> {
 /// come, first served; also who waits for room, whatever its value. For the greatest first, send
 /// [`Reverse`](std::cmp::Reverse)d values.
 ///
-/// The order of values must neither park nor use the channel. After it has panicked, what is in the
-/// channel, and how much, is not specified.
+/// The order of values must neither park nor use the channel. If it panics, a value that was sent
+/// is in the channel, one that was to be received is lost, and the order of the rest is not
+/// specified.
 ///
 /// # Panics
 ///

@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     panic::{self, AssertUnwindSafe},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     task::{Poll, Waker},
     thread,
     time::Duration,
@@ -182,6 +183,40 @@ fn an_order_that_parks_panics_rather_than_hold_the_channel() {
         assert!(sent.is_err());
         assert!(receiver.try_recv().is_ok(), "the channel can be used");
     });
+}
+
+#[test]
+fn an_order_that_panics_leaves_neither_too_many_permits_nor_too_few() {
+    static PANICS: AtomicBool = AtomicBool::new(false);
+    #[derive(Debug, PartialEq, Eq)]
+    struct Panics;
+    impl Ord for Panics {
+        fn cmp(&self, _: &Panics) -> std::cmp::Ordering {
+            assert!(!PANICS.load(Relaxed), "no order");
+            std::cmp::Ordering::Equal
+        }
+    }
+    impl PartialOrd for Panics {
+        fn partial_cmp(&self, other: &Panics) -> Option<std::cmp::Ordering> {
+            Some(self.cmp(other))
+        }
+    }
+    fn panics<T>(f: impl FnOnce() -> T) {
+        PANICS.store(true, Relaxed);
+        assert!(panic::catch_unwind(AssertUnwindSafe(f)).is_err());
+        PANICS.store(false, Relaxed);
+    }
+    let (sender, receiver) = channel(3);
+    for _round in 0..3 {
+        sender.try_send(Panics).unwrap();
+        sender.try_send(Panics).unwrap();
+        panics(|| sender.try_send(Panics));
+        assert_eq!(sender.try_send(Panics), Err(TrySendError::Full(Panics)), "it is in there");
+        panics(|| receiver.try_recv());
+        assert_eq!(receiver.try_recv(), Ok(Panics));
+        assert_eq!(receiver.try_recv(), Ok(Panics));
+        assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty), "one is lost");
+    }
 }
 
 /// It would let others run, who want the lock that is held for the comparison.
