@@ -166,15 +166,17 @@ impl<T> Future for GreenletFuture<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let greenlet =
-            self.greenlet.take().expect("a GreenletFuture was polled after it was ready");
-        if greenlet.is_finished() {
-            return Poll::Ready(greenlet.take_result());
+        const OVER: &str = "a GreenletFuture was polled after it was ready";
+        let greenlet = self.greenlet.as_ref().expect(OVER);
+        if !greenlet.is_finished() {
+            // Cloning it is code of others: if it has parked, the greenlet may have ended.
+            let waker = KeptWaker::keep(cx.waker());
+            if !greenlet.is_finished() {
+                greenlet.on_finish(Some(Box::new(|| waker.wake())));
+                return Poll::Pending;
+            }
         }
-        let waker = KeptWaker::keep(cx.waker());
-        greenlet.on_finish(Some(Box::new(|| waker.wake())));
-        self.greenlet = Some(greenlet);
-        Poll::Pending
+        Poll::Ready(self.greenlet.take().expect(OVER).take_result())
     }
 }
 

@@ -434,6 +434,28 @@ fn an_event_that_comes_while_a_waker_is_cloned_is_not_lost() {
     });
 }
 
+/// As above: the greenlet ended between the look and the leaving of the waker.
+#[test]
+#[expect(unsafe_code, reason = "a waker whose clone parks")]
+fn a_greenlet_that_ends_while_a_waker_is_cloned_is_not_waited_for() {
+    use std::task::{RawWaker, RawWakerVTable};
+    static PARKS: RawWakerVTable = RawWakerVTable::new(
+        |_| {
+            sleep(SHORT);
+            RawWaker::new(std::ptr::null(), &PARKS)
+        },
+        |_| (),
+        |_| (),
+        |_| (),
+    );
+    run(|| {
+        // SAFETY: the data is never looked at, and the functions may be called on any thread.
+        let waker = unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &PARKS)) };
+        let mut ending = pin!(spawn(|| 7).into_future());
+        assert!(ending.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
+    });
+}
+
 /// The one thing that nothing can cure: nobody else runs meanwhile.
 #[test]
 fn a_future_that_blocks_the_thread_stops_its_hub_for_as_long() {
