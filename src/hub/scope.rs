@@ -344,7 +344,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 }
 
-/// A join under way: gives the child back to its scope if it is left without its end.
+/// A join under way: gives the child back to its scope if it is left without its end, and reports
+/// the panic that nobody is told of if it is left with that.
 struct Joining<'a>(&'a Cell<bool>, &'a Cell<Option<JoinError>>);
 
 impl<'a> Joining<'a> {
@@ -395,9 +396,9 @@ impl<T> ScopedGreenlet<'_, T> {
     #[track_caller]
     pub fn join(self) -> Result<T, JoinError> {
         let joining = Joining::begin(&self.joined, &self.panic);
-        let joined = self.greenlet.join();
+        let outcome = outcome(self.greenlet.join(), &self.panic);
         std::mem::forget(joining);
-        outcome(joined, &self.panic)
+        outcome
     }
 
     /// As [`join`](Self::join), but gives up after `limit` and hands the handle back.
@@ -411,8 +412,9 @@ impl<T> ScopedGreenlet<'_, T> {
         let joining = Joining::begin(&self.joined, &self.panic);
         match self.greenlet.join_timeout(limit) {
             Ok(joined) => {
+                let outcome = outcome(joined, &self.panic);
                 std::mem::forget(joining);
-                Ok(outcome(joined, &self.panic))
+                Ok(outcome)
             }
             Err(greenlet) => {
                 drop(joining);

@@ -8,8 +8,8 @@ use std::{
 };
 
 use greenloop::{
-    Builder, Deferred, is_kill, run, scope, shield, sleep, spawn, timeout, wait_for_deferred,
-    yield_now,
+    Builder, Deferred, is_kill, run, scope, shield, sleep, spawn, testing, timeout,
+    wait_for_deferred, yield_now,
 };
 
 use crate::hub::{AGES, MOMENT, OnDrop, Trace, message, note, reports_during};
@@ -192,6 +192,32 @@ fn a_joined_childs_panic_stays_with_its_joiner() {
         });
     });
     assert_eq!(reports, [""; 0]);
+}
+
+/// It was lost: the join was over, so its child was no more the scope's, nor yet the joiner's.
+#[test]
+fn a_joined_childs_panic_is_reported_if_a_kill_of_the_joiner_comes_first() {
+    let reports = reports_during(|| {
+        testing::run(|| {
+            let joiner = spawn(|| {
+                scope(|s| {
+                    let child = s.spawn(|| {
+                        sleep(MOMENT);
+                        panic!("of a child");
+                    });
+                    let _: Result<(), _> = child.join();
+                });
+            });
+            let target = joiner.as_ref();
+            spawn(move || {
+                sleep(MOMENT);
+                target.kill();
+            });
+            assert!(joiner.join().unwrap_err().is_killed());
+        });
+    });
+    assert_eq!(reports.len(), 1, "{reports:?}");
+    assert!(reports[0].contains("of a child"), "{reports:?}");
 }
 
 #[test]
