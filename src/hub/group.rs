@@ -25,7 +25,6 @@ use std::{
 use super::{
     Hub, Killed,
     join::Greenlet,
-    kept::guard,
     park::{Mode, Wait, WaitOn, Wake},
     spawn::{Builder, GreenletRef},
     unwind,
@@ -98,7 +97,7 @@ impl Drop for Member {
         }
         // A reason is the user's own, and so is its destructor.
         if let Some(killed) = self.state.killed.replace(None) {
-            guard("the destructor of a kill's reason", || drop(killed));
+            killed.discard();
         }
     }
 }

@@ -13,6 +13,7 @@ use super::{
     Hub,
     control::{Ctl, Kill},
     kept::guard,
+    timeout::shield,
     unwind,
 };
 use crate::Failure;
@@ -73,8 +74,14 @@ impl Killed {
         if ctl.kill.get() != Kill::None
             && let Some(reason) = ctl.rare_if_any(|rare| rare.reason.take()).flatten()
         {
-            guard("the destructor of a kill's reason", || drop(reason));
+            Killed { reason: Some(reason) }.discard();
         }
+    }
+
+    /// Drops it where nobody can be told what the destructor of its reason panics with. As during
+    /// the unwind of a kill, that may block all the same.
+    pub(super) fn discard(self) {
+        guard("the destructor of a kill's reason", || shield(|| drop(self)));
     }
 
     /// Why it was killed, if the killer said it: see [`Greenlet::kill_with`].

@@ -236,7 +236,7 @@ fn the_deferred_of_a_greenlet_fails_with_the_reason_and_with_cancelled_without_o
 }
 
 #[test]
-fn a_reason_is_dropped_on_the_greenlets_own_stack_and_its_panic_is_reported() {
+fn the_destructor_of_a_reason_may_block_on_its_greenlet_and_its_panic_is_reported() {
     #[derive(Debug)]
     struct Nasty;
     impl fmt::Display for Nasty {
@@ -247,7 +247,7 @@ fn a_reason_is_dropped_on_the_greenlets_own_stack_and_its_panic_is_reported() {
     impl Error for Nasty {}
     impl Drop for Nasty {
         fn drop(&mut self) {
-            shield(|| sleep(SECOND));
+            sleep(SECOND);
             panic!("in the destructor of a reason");
         }
     }
@@ -256,13 +256,19 @@ fn a_reason_is_dropped_on_the_greenlets_own_stack_and_its_panic_is_reported() {
             let g = spawn(|| current().kill_with(Nasty));
             g.join().unwrap();
             sleep(2 * SECOND);
+            // One that was told of its kill, and is detached.
+            let g = spawn(|| sleep(AGES));
+            yield_now();
+            g.kill_with(Nasty);
+            drop(g);
+            sleep(2 * SECOND);
             // The same in a call of the reactor's, whose greenlet serves others.
             reactor().call_later(SECOND, || current().kill_with(Nasty));
             sleep(4 * SECOND);
         });
     });
     let what = "the destructor of a kill's reason: in the destructor of a reason";
-    assert_eq!(reports.len(), 2, "{reports:?}");
+    assert_eq!(reports.len(), 3, "{reports:?}");
     assert!(reports.iter().all(|report| report.contains(what)), "{reports:?}");
 }
 
