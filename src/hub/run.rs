@@ -34,12 +34,11 @@ use super::{
     direct::Director,
     fork,
     join::JoinError,
-    locals,
     park::Wake,
     pulse::Listed,
     queue::Lookahead,
     report::{Backtraces, Report},
-    spawn::AbortOnUnwind,
+    spawn::{AbortOnUnwind, let_go},
     unwind, watchdog,
 };
 use crate::{
@@ -268,8 +267,7 @@ impl Hub {
                     ctl.kill.set(Kill::Pending);
                 }
                 main();
-                Killed::forget(ctl);
-                locals::end(ctl);
+                let_go(ctl);
                 let hub = Hub::current().expect("a greenlet runs on a hub");
                 hub.fate.main_ended.set(true);
             })

@@ -429,9 +429,9 @@ impl<F: FnOnce() -> T, T, L> Body for Packet<F, T, L> {
         {
             report_panic("the destructor of a greenlet's result", ctl, payload);
         }
-        Killed::forget(ctl);
-        locals::end(ctl); // Its destructor may have used one.
+        let_go(ctl);
         drop(last);
+        locals::end(ctl); // A group's reason may have gone with it, and have used one.
         ctl.forget_name();
         drop(name);
         std::mem::forget(abort);
@@ -637,6 +637,17 @@ pub(super) fn run_call(ctl: Ctl, call: Box<dyn FnOnce()>) {
     {
         report_panic("a function that the reactor called", ctl, payload);
     }
+    let_go(ctl);
+}
+
+/// Drops what the current greenlet has of its own, and the reason for which it was killed: at its
+/// end, or at that of a call.
+///
+/// In this order, for a kill may come while the destructor of a local waits. The first one counts,
+/// so none that comes later leaves a reason; but the destructor of that one may have used a local.
+#[inline]
+pub(super) fn let_go(ctl: Ctl) {
+    locals::end(ctl);
     Killed::forget(ctl);
     locals::end(ctl);
 }

@@ -321,6 +321,72 @@ fn a_local_that_the_destructor_of_a_detached_result_uses_is_dropped() {
 static USER: ContextVar<&'static str> = ContextVar::new("user");
 static DEPTH: ContextVar<Cell<u32>> = ContextVar::new("depth");
 
+/// Says on which stack it is dropped, and uses a local there.
+#[derive(Debug)]
+struct Reason(std::sync::mpsc::Sender<&'static str>);
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a reason")
+    }
+}
+
+impl std::error::Error for Reason {}
+
+impl Drop for Reason {
+    fn drop(&mut self) {
+        let place = match NUMBER.try_with(|_| ()) {
+            Err(AccessError::NoGreenlet) => "on the hub's stack",
+            Ok(()) | Err(_) => "on a greenlet",
+        };
+        self.0.send(place).unwrap();
+    }
+}
+
+greenlet_local! {
+    static SLEEPY: Sleepy = Sleepy;
+}
+
+struct Sleepy;
+
+impl Drop for Sleepy {
+    fn drop(&mut self) {
+        sleep(2 * MOMENT);
+    }
+}
+
+/// A greenlet's number serves until its locals are gone: the reason was left to the hub then.
+#[test]
+fn the_reason_of_a_kill_that_meets_the_destructor_of_a_local_is_dropped_on_its_greenlet() {
+    struct UsesSleepy;
+    impl Drop for UsesSleepy {
+        fn drop(&mut self) {
+            SLEEPY.with(|_| ());
+        }
+    }
+    let (seen, dropped) = std::sync::mpsc::channel();
+    let kill_soon = |seen: &std::sync::mpsc::Sender<_>, target: greenloop::GreenletRef| {
+        let reason = Reason(seen.clone());
+        drop(spawn_later(MOMENT, move || target.kill_with(reason)));
+    };
+    testing::run(|| {
+        let detached = spawn(|| UsesSleepy);
+        kill_soon(&seen, detached.as_ref());
+        drop(detached);
+        sleep(3 * MOMENT);
+        let of_call = seen.clone();
+        reactor().call_when_running(move || {
+            SLEEPY.with(|_| ());
+            kill_soon(&of_call, greenloop::current());
+        });
+        sleep(3 * MOMENT);
+        SLEEPY.with(|_| ());
+        kill_soon(&seen, greenloop::current());
+    });
+    drop(seen);
+    assert_eq!(dropped.into_iter().collect::<Vec<_>>(), ["on a greenlet"; 3]);
+}
+
 fn user() -> &'static str {
     USER.get().map_or("nobody", |user| *user)
 }

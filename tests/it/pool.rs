@@ -10,7 +10,8 @@ use std::{
 };
 
 use greenloop::{
-    Deadline, Failure, JoinError, Killed, RunError, current, reactor, shield, sleep, spawn,
+    AccessError, Deadline, Failure, JoinError, Killed, RunError, current, reactor, shield, sleep,
+    spawn,
     task::{Group, Pool},
     testing, timeout, yield_now,
 };
@@ -153,6 +154,58 @@ fn all_members_share_a_reason_and_its_destructor_may_do_what_it_likes() {
     });
     assert_eq!(reports.len(), 1, "{reports:?}");
     assert!(reports[0].contains("in the destructor"), "{reports:?}");
+}
+
+greenloop::greenlet_local! {
+    static LATE: Late = Late;
+}
+
+thread_local! {
+    /// What the value of `LATE` was told at its end.
+    static TOLD: Cell<Option<AccessError>> = const { Cell::new(None) };
+}
+
+struct Late;
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        TOLD.set(LATE.try_with(|_| ()).err());
+    }
+}
+
+/// Blocks in its destructor, and uses a local there.
+#[derive(Debug)]
+struct Thorough;
+
+impl fmt::Display for Thorough {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("thorough")
+    }
+}
+
+impl std::error::Error for Thorough {}
+
+impl Drop for Thorough {
+    fn drop(&mut self) {
+        sleep(SECOND);
+        LATE.with(|_| ());
+    }
+}
+
+/// The group's share was the last, and was dropped after all else of the last member.
+#[test]
+fn a_local_that_the_destructor_of_a_groups_reason_uses_is_dropped_on_the_members_stack() {
+    let ((), reports) = reports_of(|| {
+        testing::run(|| {
+            let group = Group::new();
+            drop(group.spawn(|| sleep(AGES)));
+            yield_now();
+            group.kill_with(Thorough);
+            sleep(2 * SECOND);
+        });
+    });
+    assert_eq!(reports, Vec::<String>::new());
+    assert_eq!(TOLD.get(), Some(AccessError::Gone), "not where no greenlet runs");
 }
 
 #[test]
