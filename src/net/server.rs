@@ -256,7 +256,12 @@ where
             handler(connection)
         };
         match Builder::new().spawn(serve) {
-            Ok(greenlet) => drop(hall.guests.borrow_mut().insert(number, greenlet.as_ref())),
+            Ok(greenlet) => {
+                if hall.is_closed.get() {
+                    greenlet.kill(); // It was granted to us before we were told to end.
+                }
+                hall.guests.borrow_mut().insert(number, greenlet.as_ref());
+            }
             Err(error) => {
                 crate::report::unhandled("a connection, for want of a greenlet", &error, &error);
                 sleep(PAUSE_MIN);
@@ -272,13 +277,21 @@ struct Hall {
     /// Every handler that has not ended, by the number of its seat.
     guests: RefCell<HashMap<u64, GreenletRef>>,
     next_number: Cell<u64>,
+    /// All were told to end, because the server unwinds: so is who comes yet.
+    is_closed: Cell<bool>,
     asked: Arc<Asked>,
 }
 
 impl Hall {
     fn new(places: usize, asked: Arc<Asked>) -> Hall {
         let places = Semaphore::new(places);
-        Hall { places, guests: RefCell::default(), next_number: Cell::new(0), asked }
+        Hall {
+            places,
+            guests: RefCell::default(),
+            next_number: Cell::new(0),
+            is_closed: Cell::new(false),
+            asked,
+        }
     }
 
     /// Waits until all have ended; kills them when `limit` is over.
@@ -333,11 +346,12 @@ impl Drop for Seat {
     }
 }
 
-/// Tells all handlers to end.
+/// Tells all handlers to end, and those that come yet.
 struct KillAll<'h>(&'h Hall);
 
 impl Drop for KillAll<'_> {
     fn drop(&mut self) {
+        self.0.is_closed.set(true);
         self.0.kill_all();
     }
 }

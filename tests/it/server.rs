@@ -19,7 +19,7 @@ use greenloop::{
         UdpSocket, UnixDatagram, UnixListener, UnixStream,
     },
     reactor, run, sleep, spawn,
-    sync::Event,
+    sync::{Event, Receiver, channel},
     testing, wait_for_deferred, yield_now,
 };
 use std::sync::Arc;
@@ -385,6 +385,32 @@ fn a_killed_server_closes_and_kills_its_handlers() {
         let mut seen = trace.taken();
         seen.sort();
         assert_eq!(seen, ["closed", "end", "end"]);
+    });
+}
+
+/// What was granted to the accepting greenlet before it was told to end is accepted nevertheless.
+#[test]
+fn a_killed_server_has_no_handler_for_what_it_accepts_last() {
+    struct Handed(Receiver<u32>);
+    impl Accept for Handed {
+        type Connection = u32;
+
+        fn accept(&self) -> io::Result<u32> {
+            self.0.recv().map_err(|_| ErrorKind::NotConnected.into())
+        }
+    }
+    testing::run(|| {
+        let trace = Trace::default();
+        let handled = trace.clone();
+        let (sender, receiver) = channel(1);
+        let server = Server::new(Handed(receiver), move |n: u32| handled.add(n));
+        let serving = parked(move || server.serve());
+        yield_now();
+        serving.kill();
+        sender.send(1).unwrap(); // It is the acceptor's before the server unwinds.
+        assert!(serving.join().unwrap_err().is_killed());
+        testing::settle();
+        assert_eq!(trace.taken(), [""; 0]);
     });
 }
 
