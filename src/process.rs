@@ -146,14 +146,14 @@ impl Child {
         let ended = self.ended.as_ref().map_err(|error| {
             error.raw_os_error().map_or(error.kind().into(), io::Error::from_raw_os_error)
         })?;
-        let status = ended.operate(Direction::Read, None, |_| {
-            match waitpid(Some(self.pid), WaitOptions::NOHANG)? {
-                Some((_, status)) => Ok((ExitStatus::from_raw(status.as_raw()), Moved::All)),
-                None => Err(Errno::AGAIN),
+        ended.operate(Direction::Read, None, |_| {
+            // Another greenlet may have been told while this one waited: the system says it once.
+            if self.status.get().is_none() {
+                let told = waitpid(Some(self.pid), WaitOptions::NOHANG)?;
+                self.status.set(told.map(|(_, status)| ExitStatus::from_raw(status.as_raw())));
             }
-        })?;
-        self.status.set(Some(status));
-        Ok(status)
+            self.status.get().map(|status| (status, Moved::All)).ok_or(Errno::AGAIN)
+        })
     }
 }
 

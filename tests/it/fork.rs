@@ -182,6 +182,25 @@ fn a_wait_for_a_child_parks_and_a_kill_leaves_the_child() {
 }
 
 #[test]
+fn all_who_wait_for_a_child_are_told_how_it_ended() {
+    alone("all_who_wait_for_a_child_are_told_how_it_ended", || {
+        run(|| {
+            let (mut near, mut far) = UnixStream::pair().unwrap();
+            let child = Rc::new(forked(|| {
+                run(|| far.read_exact(&mut [0])).unwrap();
+            }));
+            let waiters = [Rc::clone(&child), Rc::clone(&child)];
+            let waiters = waiters.map(|child| spawn(move || child.wait()));
+            yield_now();
+            near.write_all(b"x").unwrap();
+            for waiter in waiters {
+                assert_eq!(waiter.join().unwrap().unwrap().code(), Some(GOOD));
+            }
+        });
+    });
+}
+
+#[test]
 fn names_are_looked_up_in_the_child_and_in_its_child() {
     alone("names_are_looked_up_in_the_child_and_in_its_child", || {
         fn resolve() {
