@@ -111,7 +111,8 @@ pub unsafe fn fork(child: impl FnOnce() -> i32) -> io::Result<Child> {
         }
         pid => {
             let pid = Pid::from_raw(pid).expect("a child has a number");
-            let ended = pidfd_open(pid, PidfdFlags::NONBLOCK);
+            // Never read, so its mode does not matter; to ask for one needs a newer kernel.
+            let ended = pidfd_open(pid, PidfdFlags::empty());
             Ok(Child {
                 pid,
                 ended: ended.map(Source::new).map_err(io::Error::from),
