@@ -105,7 +105,10 @@ pub unsafe fn fork(child: impl FnOnce() -> i32) -> io::Result<Child> {
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
-            let code = catch_unwind(AssertUnwindSafe(child)).unwrap_or(EXIT_PANICKED);
+            let code = catch_unwind(AssertUnwindSafe(child)).unwrap_or_else(|payload| {
+                crate::report::discard(payload); // Its destructor may panic, too.
+                EXIT_PANICKED
+            });
             // SAFETY: it takes any number, and does not return.
             unsafe { libc::_exit(code) }
         }

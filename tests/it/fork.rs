@@ -200,6 +200,23 @@ fn all_who_wait_for_a_child_are_told_how_it_ended() {
     });
 }
 
+/// What a child panics with may panic, too: that must not lead into the parent's frames.
+#[test]
+fn a_child_never_returns_whatever_it_panics_with() {
+    struct Worse;
+    impl Drop for Worse {
+        fn drop(&mut self) {
+            panic!("worse");
+        }
+    }
+    alone("a_child_never_returns_whatever_it_panics_with", || {
+        run(|| {
+            let child = forked(|| std::panic::panic_any(Worse));
+            assert_eq!(child.wait().unwrap().code(), Some(101));
+        });
+    });
+}
+
 #[test]
 fn names_are_looked_up_in_the_child_and_in_its_child() {
     alone("names_are_looked_up_in_the_child_and_in_its_child", || {
