@@ -156,15 +156,20 @@ impl Parked {
 }
 
 /// Frames that only say how a backtrace was taken: they, and those above them, are left out.
-const TAKING: [&str; 5] =
-    ["std::backtrace", "hub::park::pose", "hub::report::", "hub::dump::", "coro::snapshot::"];
+const TAKING: [&str; 5] = [
+    "std::backtrace",
+    "greenloop::hub::park::pose",
+    "greenloop::hub::report::",
+    "greenloop::hub::dump::",
+    "greenloop::coro::snapshot::",
+];
 
 /// Frames at which the greenlet's own end: below is who called and who resumed it.
 const ROOTS: [&str; 6] = [
-    "hub::spawn::run_body",
-    "hub::spawn::run_call",
-    "hub::run::try_run_on",
-    "hub::control::Ctl::begin",
+    "greenloop::hub::spawn::run_body",
+    "greenloop::hub::spawn::run_call",
+    "greenloop::hub::run::try_run_on",
+    "greenloop::hub::control::Ctl::begin",
     "corosensei::",
     "stack_init_trampoline",
 ];

@@ -130,6 +130,28 @@ fn a_dump_has_the_backtrace_of_each_that_is_parked_and_nothing_of_others() {
     });
 }
 
+/// Modules whose names end as those of ours do.
+mod my_hub {
+    pub(super) mod dump {
+        #[inline(never)]
+        pub(in super::super) fn waits() {
+            super::super::where_the_sleeper_sleeps();
+            std::hint::black_box(());
+        }
+    }
+}
+
+#[test]
+fn a_dump_leaves_no_frame_of_the_users_out_whatever_its_name() {
+    testing::run(|| {
+        spawn(my_hub::dump::waits);
+        yield_now();
+        let frames = dump().parked()[1].backtrace();
+        assert!(frames.iter().any(|f| f.contains("where_the_sleeper_sleeps")), "{frames:#?}");
+        assert!(frames.iter().any(|f| f.contains("my_hub::dump::waits")), "{frames:#?}");
+    });
+}
+
 /// What is parked stays parked: its wait, its deadline, its timeout, its place among equals.
 #[test]
 fn looking_changes_nothing() {
