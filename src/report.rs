@@ -139,9 +139,14 @@ pub(crate) fn unhandled(what: &str, message: &dyn fmt::Display, value: &dyn Any)
                 discard(payload);
                 format!("unhandled failure in {what}: its text panicked")
             });
-        // An error here has nowhere to go: standard error is the last resort.
-        let _ = writeln!(std::io::stderr(), "{text}");
+        say(&text);
     }
+}
+
+/// Writes a line to standard error. An error has nowhere to go, for that is the last resort; and it
+/// must not be a panic, as that of `eprintln` would be: nobody need read there.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Drops a value whose destructor may panic, as that of a panic's payload may. A panic ends here,

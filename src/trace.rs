@@ -136,7 +136,7 @@ fn guarded<T>(f: impl FnOnce() -> Option<T>) -> Option<T> {
         Ok(result) => result,
         Err(payload) => {
             crate::report::discard(payload);
-            eprintln!("greenloop: a tracing subscriber panicked");
+            crate::report::say("greenloop: a tracing subscriber panicked");
             None
         }
     }

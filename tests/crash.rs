@@ -926,6 +926,20 @@ fn sigquit_dumps_every_reactor_of_the_process() {
     }
 }
 
+#[test]
+fn the_watchdog_lives_on_when_nobody_reads_standard_error() {
+    let out = in_a_child!(the_watchdog_lives_on_when_nobody_reads_standard_error, || run(|| {
+        let stderr = rustix::io::dup(rustix::stdio::stderr()).unwrap();
+        rustix::stdio::dup2_stderr(&pipe().unwrap().1).unwrap();
+        watch(LIMIT);
+        std::thread::sleep(LIMIT * 4); // It says so to nobody.
+        rustix::stdio::dup2_stderr(&stderr).unwrap();
+        yield_now();
+        Said::listen().crunch_until(STALL);
+    }));
+    out.lived();
+}
+
 // ---- small stacks, and standard output ---------------------------------------------------------
 
 /// Peer list, item 17: whoever installs a handler without `SA_ONSTACK` has it run on the stack of

@@ -22,7 +22,7 @@ use super::{
     Hub, Message, Parked, ReactorHandle, Report, Stopped, alarm, park::CannotPark, pulse::Registry,
     report::Backtraces, watchdog,
 };
-use crate::reactor::Inbox;
+use crate::{reactor::Inbox, report::say};
 
 /// Reports every greenlet of this thread, with the backtraces of those that are parked, and of the
 /// caller.
@@ -167,16 +167,16 @@ pub(super) fn print_all(registry: &Registry) {
         let thread = pulse.thread_name();
         let begun = Instant::now();
         match ask(&pulse.inbox, ANSWER_LIMIT, |hub| hub.report(Backtraces::Taken)) {
-            Ok(report) => eprintln!("greenloop: the greenlets of {thread}:\n{report:#}"),
+            Ok(report) => say(&format!("greenloop: the greenlets of {thread}:\n{report:#}")),
             Err(_) => {
                 let culprit = alarm::question(pulse.tid);
                 let waits = watchdog::is_waiting(pulse.tid);
-                eprintln!("{}", watchdog::accusation(pulse, begun.elapsed(), waits, culprit));
+                say(&watchdog::accusation(pulse, begun.elapsed(), waits, culprit));
             }
         }
     }
     if pulses.is_empty() {
-        eprintln!("greenloop: no reactor runs in this process");
+        say("greenloop: no reactor runs in this process");
     }
 }
 

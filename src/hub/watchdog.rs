@@ -163,7 +163,7 @@ impl Suspect {
                 let id = greenlet.map(|(id, ..)| *id);
                 crate::trace::stuck(id, &pulse.thread_name(), self.stuck);
             }
-            eprintln!("{}", accusation(pulse, self.stuck, waits, culprit));
+            crate::report::say(&accusation(pulse, self.stuck, waits, culprit));
         }
     }
 }
