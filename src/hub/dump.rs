@@ -168,6 +168,7 @@ pub(super) fn print_all(registry: &Registry) {
         let begun = Instant::now();
         match ask(&pulse.inbox, ANSWER_LIMIT, |hub| hub.report(Backtraces::Taken)) {
             Ok(report) => say(&format!("greenloop: the greenlets of {thread}:\n{report:#}")),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => {} // It has just ended.
             Err(_) => {
                 let culprit = alarm::question(pulse.tid);
                 let waits = watchdog::is_waiting(pulse.tid);
