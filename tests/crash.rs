@@ -940,6 +940,53 @@ fn the_watchdog_lives_on_when_nobody_reads_standard_error() {
     out.lived();
 }
 
+/// A fork may come in the midst of a question, which then nobody ends in the child.
+#[test]
+fn the_watchdog_of_a_child_asks_whatever_that_of_its_parent_was_asking() {
+    fn is_asking() -> bool {
+        let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: a null action asks only; there is room for the answer.
+        unsafe { libc::sigaction(libc::SIGURG, std::ptr::null(), action.as_mut_ptr()) };
+        // SAFETY: zeroed at first, and filled in.
+        unsafe { action.assume_init() }.sa_sigaction != libc::SIG_DFL
+    }
+    let out =
+        in_a_child!(the_watchdog_of_a_child_asks_whatever_that_of_its_parent_was_asking, || {
+            let deaf = std::thread::spawn(|| {
+                let mut set = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+                // SAFETY: all-zero is an empty set.
+                unsafe { libc::sigaddset(set.as_mut_ptr(), libc::SIGURG) };
+                // SAFETY: this thread answers no question from now on.
+                unsafe {
+                    libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut())
+                };
+                run(|| {
+                    watch(LIMIT);
+                    std::thread::sleep(LIMIT * 10);
+                });
+            });
+            while !is_asking() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            // SAFETY: the other threads wait, and hold no lock but the one that this is about.
+            let pid = unsafe { libc::fork() };
+            if pid == 0 {
+                run(|| {
+                    watch(LIMIT);
+                    let blocks = || std::thread::sleep(LIMIT * 20);
+                    Builder::new().name("the child's").spawn(blocks).unwrap().join().unwrap();
+                });
+                // SAFETY: ends the child.
+                unsafe { libc::_exit(0) };
+            }
+            // SAFETY: waits for the child.
+            unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+            deaf.join().unwrap();
+        });
+    out.lived();
+    assert!(out.stderr.contains("'the child's'"), "{}", out.stderr);
+}
+
 // ---- small stacks, and standard output ---------------------------------------------------------
 
 /// Peer list, item 17: whoever installs a handler without `SA_ONSTACK` has it run on the stack of

@@ -18,7 +18,8 @@
 //!
 //! - `ALARM-1` What `question` and the handler share belongs to the handler from ASKED to DONE, and
 //!   to `question`, of which there is one at a time, otherwise. The one that asks changes ASKED to
-//!   IDLE or waits for DONE.
+//!   IDLE or waits for DONE. A fork may leave any state behind, and the handler in its place; of
+//!   those threads the child has none, so it begins anew.
 //! - `ALARM-2` The handlers allocate nothing, lock nothing and call nothing that does.
 
 #![expect(unsafe_code, reason = "signal handlers")]
@@ -34,7 +35,7 @@ use std::{
     panic::Location,
     ptr,
     sync::{
-        Mutex, PoisonError,
+        PoisonError,
         atomic::{AtomicI32, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -92,11 +93,13 @@ static DESK: Desk =
 
 /// Asks a thread of this process who runs on it. `None`: it did not answer, or the signal is taken.
 pub(super) fn question(tid: Pid) -> Option<Culprit> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    if action_of(QUESTION)?.sa_sigaction != libc::SIG_DFL {
+    // The process's own: the child of a fork may find that of its parent held for ever.
+    let _alone = Registry::get().asking.lock().unwrap_or_else(PoisonError::into_inner);
+    let ours = on_question as extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) as usize;
+    if ![libc::SIG_DFL, ours].contains(&action_of(QUESTION)?.sa_sigaction) {
         return None;
     }
+    DESK.state.store(IDLE, Ordering::Relaxed);
     {
         // SAFETY: the state is IDLE, and we are alone (ALARM-1).
         let answer = unsafe { &mut *DESK.answer.get() };
@@ -110,15 +113,12 @@ pub(super) fn question(tid: Pid) -> Option<Culprit> {
     }
     DESK.tid.store(tid.as_raw_nonzero().get(), Ordering::Relaxed);
     DESK.state.store(ASKED, Ordering::Release);
-    set_action(
-        QUESTION,
-        on_question as extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) as usize,
-    );
+    set_action(QUESTION, ours);
     let pid = rustix::process::getpid().as_raw_nonzero().get();
     // SAFETY: three numbers; the thread is one of ours, or gone.
     unsafe { libc::syscall(libc::SYS_tgkill, pid, tid.as_raw_nonzero().get(), QUESTION) };
     let answered = is_answered();
-    if action_of(QUESTION)?.sa_sigaction == on_question as extern "C" fn(_, _, _) as usize {
+    if action_of(QUESTION)?.sa_sigaction == ours {
         set_action(QUESTION, libc::SIG_DFL);
     }
     if !answered {

@@ -125,6 +125,8 @@ pub(super) struct Registry {
     pub(super) asked: AtomicU64,
     /// Held while the watchdog thread is started: whether it was.
     pub(super) watched: Mutex<bool>,
+    /// Held while a thread is asked who keeps it.
+    pub(super) asking: Mutex<()>,
 }
 
 static REGISTRY: AtomicPtr<Registry> = AtomicPtr::new(ptr::null_mut());
@@ -142,6 +144,7 @@ impl Registry {
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok(),
             asked: AtomicU64::new(0),
             watched: Mutex::new(false),
+            asking: Mutex::new(()),
         }));
         match REGISTRY.compare_exchange(before, made, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => {}
