@@ -41,7 +41,7 @@ mod stack;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use overflow::{AltStack, catch_overflows};
+pub(crate) use overflow::{AltStack, call_replaced, catch_overflows};
 pub(crate) use pool::StackPool;
 pub(crate) use snapshot::{Registers, Snapshot};
 pub(crate) use stack::{HEAD_BYTES, Label, STACK_BYTES_DEFAULT, Stack};

@@ -176,6 +176,19 @@ fn hand_over(signal: c_int, info: *mut libc::siginfo_t, context: *mut libc::c_vo
             // SAFETY: restoring the default action is always allowed.
             unsafe { libc::sigaction(signal, &raw const default, ptr::null_mut()) };
         }
+        _ => call_replaced(&previous, signal, info, context),
+    }
+}
+
+/// Calls the handler of an action that was replaced; the default, and to ignore, call nobody.
+pub(crate) fn call_replaced(
+    previous: &libc::sigaction,
+    signal: c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
+    match previous.sa_sigaction {
+        libc::SIG_DFL | libc::SIG_IGN => {}
         handler if previous.sa_flags & libc::SA_SIGINFO != 0 => {
             // SAFETY: it was registered with SA_SIGINFO, hence has this type.
             let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut libc::c_void) =

@@ -35,7 +35,7 @@ use std::{
     panic::Location,
     ptr,
     sync::{
-        PoisonError,
+        Once, OnceLock, PoisonError,
         atomic::{AtomicI32, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -44,7 +44,7 @@ use std::{
 use rustix::process::Pid;
 
 use super::{Hub, pulse::Registry};
-use crate::coro::{Registers, Snapshot};
+use crate::coro::{Registers, Snapshot, call_replaced};
 
 /// The signal that asks. Nearly nobody uses it, and one that comes too late does nothing.
 const QUESTION: c_int = libc::SIGURG;
@@ -210,18 +210,37 @@ fn registers_of(_: *mut c_void) -> Registers {
     Registers::default()
 }
 
+/// What SIGQUIT did before.
+static BEFORE_SIGQUIT: OnceLock<libc::sigaction> = OnceLock::new();
+
 /// Has SIGQUIT ask for a dump from now on, instead of ending the process.
+///
+/// Once: whoever takes the signal later calls us, and would be lost if we came again.
 pub(super) fn take_sigquit() {
-    set_action(
-        libc::SIGQUIT,
-        on_sigquit as extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) as usize,
-    );
+    static INSTALL: Once = Once::new();
+    INSTALL.call_once(|| {
+        if let Some(before) = action_of(libc::SIGQUIT) {
+            let _ = BEFORE_SIGQUIT.set(before); // Nobody else sets it.
+        }
+        set_action(
+            libc::SIGQUIT,
+            on_sigquit as extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) as usize,
+        );
+    });
 }
 
-extern "C" fn on_sigquit(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
+/// Whether SIGQUIT asks for dumps.
+pub(super) fn has_sigquit() -> bool {
+    BEFORE_SIGQUIT.get().is_some()
+}
+
+extern "C" fn on_sigquit(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     if let Some(registry) = Registry::existing() {
         registry.asked.fetch_add(1, Ordering::Relaxed);
         registry.ring(); // A write by a system call of our own: `errno` stays what it is.
+    }
+    if let Some(before) = BEFORE_SIGQUIT.get() {
+        call_replaced(before, signal, info, context);
     }
 }
 

@@ -124,7 +124,7 @@ pub(super) fn ask<T: Send + 'static>(
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
 
 /// From now on, SIGQUIT (Ctrl-\\ in a terminal) writes a [`dump`] of every reactor of the process
-/// to standard error, instead of ending it.
+/// to standard error, instead of ending it. A handler that was there before is called, too.
 ///
 /// Shape: a thread of its own asks the reactors; the signal's handler only wakes it. Of one that
 /// does not answer, because a greenlet keeps its thread, it says who that is and where (as far as

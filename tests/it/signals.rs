@@ -168,6 +168,20 @@ fn after_the_last_has_gone_the_signal_does_nothing_and_others_are_still_called()
     });
 }
 
+/// A dump at SIGQUIT takes the signal from nobody, whoever asked first, and however often.
+#[test]
+fn signals_that_dump_are_waited_for_as_well() {
+    alone("signals_that_dump_are_waited_for_as_well", || {
+        let before = Signals::new([Signal::Quit]).unwrap();
+        greenloop::dump_on_sigquit().unwrap();
+        let after = Signals::new([Signal::Quit]).unwrap();
+        greenloop::dump_on_sigquit().unwrap();
+        raise(Kind::QUIT);
+        assert_eq!(after.try_wait(), Some(Signal::Quit));
+        assert_eq!(before.try_wait(), Some(Signal::Quit));
+    });
+}
+
 /// No handler is installed until somebody asks.
 #[test]
 fn a_run_alone_leaves_signals_to_their_default() {
