@@ -29,7 +29,7 @@ use std::{
 };
 
 use super::{
-    BATCH, CURRENT, Hub, Killed, PACE_AFTER, POLL_AFTER_NS, POLL_EVERY, SHORT_QUEUE,
+    BATCH, CURRENT, Hub, Killed, PACE_AFTER, POLL_AFTER_NS, POLL_EVERY, SHORT_QUEUE, alarm,
     control::{Ctl, Kill, Role, State},
     direct::Director,
     fork,
@@ -213,8 +213,10 @@ pub(crate) fn try_run_on<T>(
     let _alt_stack = AltStack::ensure();
     let hub = Hub::new(clock, director).map_err(RunError::Unavailable)?;
     let _listed = Listed::new(&hub.pulse, &hub.beats);
-    if let Some(limit) = watchdog::default_limit() {
-        hub.pulse.set_limit(Some(limit));
+    let limit = watchdog::default_limit();
+    hub.pulse.set_limit(limit);
+    // The child of a fork has the handler of SIGQUIT, and no thread that serves it.
+    if limit.is_some() || alarm::has_sigquit() {
         let _ = watchdog::wake(); // Without a thread nobody watches: no reason not to run.
     }
     let mut outcome: Option<Result<T, Box<dyn Any + Send>>> = None;
