@@ -41,6 +41,7 @@ use std::{
     panic::Location,
     ptr::NonNull,
     rc::Rc,
+    sync::atomic::{Ordering, compiler_fence},
 };
 
 use super::{
@@ -505,6 +506,8 @@ impl Ctl {
         assert!(!self.is_fresh(), "only a running greenlet ends");
         // SAFETY: the head of its own stack (STACK-2), to which nobody keeps a reference.
         unsafe { (*self.head.get().cast_mut()).label.name = std::ptr::null() };
+        // A signal handler on this thread may look: not after the name is gone.
+        compiler_fence(Ordering::SeqCst);
     }
 
     /// Gives a greenlet that is running another number.
