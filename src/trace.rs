@@ -10,8 +10,8 @@
 //!
 //! # Contract
 //!
-//! Subscribers are user code. Here they run on the hub's stack, where nothing parks, and a panic of
-//! theirs is reported. A subscriber that is set for a scope (`with_default`) is the thread's:
+//! Subscribers are user code. Where greenlets come, go and change places nothing parks, and a panic
+//! of theirs is reported. A subscriber that is set for a scope (`with_default`) is the thread's:
 //! whoever sets one inside a greenlet must not park before the scope ends.
 //!
 //! # Source
@@ -46,12 +46,14 @@ impl Trail {
         name: Option<&str>,
         place: &'static Location<'static>,
     ) -> Option<Trail> {
-        let own =
-            tracing::info_span!(target: "greenloop", "greenlet", id, name, spawned_at = %place);
-        tracing::debug!(target: "greenloop", id, name, spawned_at = %place, "spawned");
-        let (id, dispatch) =
-            own.with_subscriber(|(id, dispatch)| (id.clone(), dispatch.clone()))?;
-        Some(Trail { own: Some(own), entered: vec![id], dispatch: Some(dispatch) })
+        guarded(|| {
+            let own =
+                tracing::info_span!(target: "greenloop", "greenlet", id, name, spawned_at = %place);
+            tracing::debug!(target: "greenloop", id, name, spawned_at = %place, "spawned");
+            let (id, dispatch) =
+                own.with_subscriber(|(id, dispatch)| (id.clone(), dispatch.clone()))?;
+            Some(Trail { own: Some(own), entered: vec![id], dispatch: Some(dispatch) })
+        })
     }
 
     fn is_needed(&self) -> bool {
@@ -108,13 +110,19 @@ pub(crate) fn ended(id: Option<u64>, trail: Option<Trail>) {
 
 /// A greenlet was asked to end.
 pub(crate) fn killed(id: u64) {
-    tracing::debug!(target: "greenloop", id, "killed");
+    guarded(|| {
+        tracing::debug!(target: "greenloop", id, "killed");
+        None::<()>
+    });
 }
 
 /// The watchdog has found a greenlet that does not let go.
 pub(crate) fn stuck(id: Option<u64>, thread: &str, time: Duration) {
     let seconds = time.as_secs_f64();
-    tracing::warn!(target: "greenloop", id, thread, seconds, "has not let go of its thread");
+    guarded(|| {
+        tracing::warn!(target: "greenloop", id, thread, seconds, "has not let go of its thread");
+        None::<()>
+    });
 }
 
 /// A failure that nobody handled.

@@ -3,13 +3,15 @@
 #![cfg(feature = "tracing")]
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fmt::{Debug, Write},
+    io,
+    os::fd::AsFd,
     sync::Once,
     time::Duration,
 };
 
-use greenloop::{Builder, sleep, spawn, testing, yield_now};
+use greenloop::{Builder, Deadline, sleep, spawn, testing, yield_now};
 use tracing::{Event, Subscriber, field::Field, info, info_span, subscriber::set_global_default};
 use tracing_subscriber::{
     Layer, Registry,
@@ -22,6 +24,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 thread_local! {
     /// What was seen on this thread, while a test wants to know.
     static SEEN: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+    /// What the subscriber does first.
+    static BEFORE: Cell<fn()> = const { Cell::new(|| ()) };
 }
 
 /// Has each thread keep its events, as `message [innermost span, ..., outermost]`.
@@ -44,6 +48,7 @@ impl tracing::field::Visit for Text {
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Seen {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        BEFORE.get()();
         let mut text = Text(String::new());
         event.record(&mut text);
         let scope = context.event_scope(event).into_iter().flatten();
@@ -193,6 +198,38 @@ fn spawn_end_kill_and_what_nobody_handled_are_events() {
     assert_eq!(count("ended"), 3, "{seen:#?}");
     assert_eq!(count("killed"), 1, "{seen:#?}");
     assert_eq!(count("unhandled failure: panicked"), 1, "{seen:#?}");
+}
+
+/// It would leave a greenlet that never runs behind, or end the process.
+#[test]
+fn a_subscriber_that_panics_stops_nobody_from_being_spawned_and_killed() {
+    BEFORE.set(|| panic!("a subscriber, on purpose"));
+    let mut killed = false;
+    let seen = seen_while(|| {
+        testing::run(|| {
+            let sleeper = spawn(|| sleep(HOUR));
+            yield_now();
+            sleeper.kill();
+            spawn(|| sleep(HOUR)); // Killed by the end of the run.
+            yield_now();
+            killed = sleeper.join().unwrap_err().is_killed();
+        });
+    });
+    assert!(seen.is_empty(), "{seen:?}");
+    assert!(killed);
+}
+
+/// Who is killed, and what is in the midst of killing, relies on it.
+#[test]
+fn a_subscriber_may_not_park() {
+    BEFORE.set(|| {
+        let error = greenloop::wait_readable(io::stdin().as_fd(), Deadline::ZERO).unwrap_err();
+        SEEN.with_borrow_mut(|seen| seen.iter_mut().for_each(|seen| seen.push(error.to_string())));
+    });
+    let mut said = seen_while(|| testing::run(|| spawn(|| ()).kill()));
+    said.retain(|event| !event.ends_with(']'));
+    assert!(said.len() >= 3, "{said:?}");
+    assert!(said.iter().all(|error| error.starts_with("blocking call")), "{said:#?}");
 }
 
 #[test]

@@ -367,7 +367,11 @@ impl Hub {
         if ctl.kill.get() == Kill::None {
             ctl.kill.set(Kill::Pending);
             #[cfg(feature = "tracing")]
-            crate::trace::killed(ctl.id());
+            {
+                // Who kills relies on it that nobody runs meanwhile, and so does what follows.
+                let _no_park = self.forbid_park();
+                crate::trace::killed(ctl.id());
+            }
         }
         match ctl.state.get() {
             State::Parked => self.make_ready(ctl),
@@ -395,6 +399,7 @@ fn pool_of(pools: &mut Vec<StackPool>, bytes: usize) -> io::Result<u16> {
 /// Tells `tracing` of a greenlet that was spawned.
 #[cfg(feature = "tracing")]
 fn begin_trail(ctl: Ctl) {
+    let _no_park = Hub::current().map(Hub::forbid_park); // It is in no queue yet.
     let Birth { id, name, place, .. } = ctl.birth();
     if let Some(trail) = crate::trace::Trail::begin(id, name, place) {
         ctl.rare(|rare| rare.trail = Some(trail));
