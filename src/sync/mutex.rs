@@ -1,14 +1,12 @@
 //! A mutex with std's shape, which is held by greenlets, futures, Deferreds and OS threads.
 //!
-//! Floor 5. Uses: `lane`. Used by: users.
+//! Floor 5. Uses: `lane`, `home`, `poison`. Used by: users.
 //!
 //! # Invariants
 //!
 //! - `MUTEX-1` At most one guard exists: one is made only from a grant of the rule, which grants
 //!   when nobody holds it, and gives its grant back when it is dropped.
-//! - `MUTEX-2` A guard stays on its thread. So while none but one hub has touched a mutex, nobody
-//!   but that hub's greenlets can hold it, and main's wait for it is known to be for ever when none
-//!   of them can run.
+//! - `MUTEX-2` A guard stays on its thread, which is what `home` stands on.
 //!
 //! # Source
 //!
@@ -26,45 +24,38 @@ use std::{
     marker::PhantomData,
     ops::{Deref, DerefMut},
     pin::Pin,
-    sync::{
-        Arc, LockResult, PoisonError, TryLockError, TryLockResult,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, LockResult, TryLockError, TryLockResult},
     task::{Context, Poll},
     time::Duration,
 };
 
-use super::lane::{Lane, Limit, LineOf, Passing, Primitive, Rule, defer, wait, wait_on};
+use super::{
+    home::{Asker, Home, asker},
+    lane::{Lane, Limit, LineOf, Passing, Primitive, Rule, defer, wait, wait_on},
+    poison::{Poison, Witness, tell},
+};
 use crate::{
     deferred::Deferred,
-    hub::{Hub, is_unwinding, park::WaitOn},
+    hub::{Hub, park::WaitOn},
 };
-
-/// Who asks: the hub with this number; or somebody who is not known to stay on its thread.
-pub(super) type Home = Option<u64>;
 
 /// The rule: one at a time.
 pub(super) struct Hold {
     is_held: bool,
-    /// The hub that touched it first; 0 for none yet.
-    home: u64,
-    /// Whether somebody else has touched it too (`MUTEX-2`).
-    is_open: bool,
+    /// Who has touched it (`MUTEX-2`).
+    home: Home,
 }
 
 /// The right to make a guard.
 pub(super) struct Held;
 
 impl Rule for Hold {
-    type Ask = Home;
+    type Ask = Asker;
     type Grant = Held;
 
     #[inline(always)]
-    fn enter(&mut self, _: &mut LineOf<Self>, ask: Home) -> Result<Held, Home> {
-        match ask {
-            Some(hub) if self.home == 0 => self.home = hub,
-            ask => self.is_open |= ask != Some(self.home),
-        }
+    fn enter(&mut self, _: &mut LineOf<Self>, ask: Asker) -> Result<Held, Asker> {
+        self.home.touch(ask);
         // While somebody waits it is held: it is handed over, not let go (MUTEX-1).
         if std::mem::replace(&mut self.is_held, true) { Err(ask) } else { Ok(Held) }
     }
@@ -81,17 +72,13 @@ impl Rule for Hold {
 
     fn serve(&mut self, _: &mut LineOf<Self>) {}
 
-    fn waits_on(_: &Home) -> WaitOn {
+    fn waits_on(_: &Asker) -> WaitOn {
         WaitOn::Mutex
     }
 
     fn is_open(&self) -> bool {
-        self.is_open
+        self.home.is_open()
     }
-}
-
-pub(super) fn home() -> Home {
-    Hub::current().map(Hub::number)
 }
 
 /// A value that one at a time may use: a greenlet, a future, a Deferred's callbacks, an OS thread.
@@ -131,7 +118,7 @@ pub(super) fn home() -> Home {
 /// ```
 pub struct Mutex<T: ?Sized> {
     lane: Lane<Hold>,
-    is_poisoned: AtomicBool,
+    poison: Poison,
     value: UnsafeCell<T>,
 }
 
@@ -169,8 +156,7 @@ pub type OwnedMutexGuard<T> = Guard<Arc<Mutex<T>>, T>;
 #[must_use = "the mutex is let go when it is dropped"]
 pub struct Guard<M: Deref<Target = Mutex<T>>, T: ?Sized> {
     mutex: M,
-    /// Whether its maker was unwinding already: then the unwind is not the guard's.
-    was_unwinding: bool,
+    witness: Witness,
     /// It stays on its thread (`MUTEX-2`), is `Sync` only if the value is, and invariant in `T`, as
     /// the mutex is.
     lends: PhantomData<*mut T>,
@@ -189,8 +175,8 @@ impl<T> Mutex<T> {
     /// Makes a mutex that nobody holds.
     pub const fn new(value: T) -> Mutex<T> {
         Mutex {
-            lane: Lane::new(Hold { is_held: false, home: 0, is_open: false }),
-            is_poisoned: AtomicBool::new(false),
+            lane: Lane::new(Hold { is_held: false, home: Home::none() }),
+            poison: Poison::none(),
             value: UnsafeCell::new(value),
         }
     }
@@ -203,7 +189,7 @@ impl<T> Mutex<T> {
     pub fn into_inner(self) -> LockResult<T> {
         let is_poisoned = self.is_poisoned();
         let value = self.value.into_inner();
-        if is_poisoned { Err(PoisonError::new(value)) } else { Ok(value) }
+        tell(is_poisoned, value)
     }
 }
 
@@ -247,7 +233,7 @@ impl<T: ?Sized> Mutex<T> {
     /// `WouldBlock` after `limit`; `Poisoned` as [`lock`](Self::lock).
     #[track_caller]
     pub fn lock_timeout(&self, limit: Duration) -> TryLockResult<MutexGuard<'_, T>> {
-        match wait(self, home(), Limit::After(limit), "Mutex::lock_timeout") {
+        match wait(self, asker(), Limit::After(limit), "Mutex::lock_timeout") {
             Ok(held) => Guard::new(self, held).map_err(TryLockError::Poisoned),
             Err(_) => Err(TryLockError::WouldBlock),
         }
@@ -259,7 +245,7 @@ impl<T: ?Sized> Mutex<T> {
     ///
     /// `WouldBlock` if somebody holds it; `Poisoned` as [`lock`](Self::lock).
     pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
-        match self.lane.attempt(home()) {
+        match self.lane.attempt(asker()) {
             Ok(held) => Guard::new(self, held).map_err(TryLockError::Poisoned),
             Err(_) => Err(TryLockError::WouldBlock),
         }
@@ -272,12 +258,12 @@ impl<T: ?Sized> Mutex<T> {
 
     /// Whether an unwind has poisoned it.
     pub fn is_poisoned(&self) -> bool {
-        self.is_poisoned.load(Ordering::Relaxed)
+        self.poison.is_there()
     }
 
     /// Says that the value is in order again.
     pub fn clear_poison(&self) {
-        self.is_poisoned.store(false, Ordering::Relaxed);
+        self.poison.clear();
     }
 
     /// The value: who has the only reference need not lock.
@@ -288,7 +274,7 @@ impl<T: ?Sized> Mutex<T> {
     pub fn get_mut(&mut self) -> LockResult<&mut T> {
         let is_poisoned = self.is_poisoned();
         let value = self.value.get_mut();
-        if is_poisoned { Err(PoisonError::new(value)) } else { Ok(value) }
+        tell(is_poisoned, value)
     }
 }
 
@@ -313,7 +299,7 @@ impl<T: ?Sized + 'static> Mutex<T> {
     ///
     /// Twisted `DeferredLock.acquire`, `run`.
     pub fn lock_deferred(self: &Arc<Self>) -> Deferred<LockResult<OwnedMutexGuard<T>>> {
-        defer(Arc::clone(self), home(), Guard::new)
+        defer(Arc::clone(self), asker(), Guard::new)
     }
 }
 
@@ -323,8 +309,8 @@ impl<M: Deref<Target = Mutex<T>>, T: ?Sized> Guard<M, T> {
     fn new(mutex: M, held: Held) -> LockResult<Guard<M, T>> {
         let Held = held;
         let is_poisoned = mutex.is_poisoned();
-        let guard = Guard { mutex, was_unwinding: is_unwinding(), lends: PhantomData };
-        if is_poisoned { Err(PoisonError::new(guard)) } else { Ok(guard) }
+        let guard = Guard { mutex, witness: Witness::new(), lends: PhantomData };
+        tell(is_poisoned, guard)
     }
 }
 
@@ -345,9 +331,7 @@ impl<T: ?Sized> OwnedMutexGuard<T> {
 impl<M: Deref<Target = Mutex<T>>, T: ?Sized> Drop for Guard<M, T> {
     #[inline]
     fn drop(&mut self) {
-        if !self.was_unwinding && is_unwinding() {
-            self.mutex.is_poisoned.store(true, Ordering::Relaxed);
-        }
+        self.mutex.poison.mark(&self.witness);
         self.mutex.lane.release(Held);
     }
 }

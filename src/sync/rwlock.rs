@@ -1,13 +1,12 @@
 //! A lock with std's shape, which many hold to read, or one to write.
 //!
-//! Floor 5. Uses: `lane`, `mutex`. Used by: users.
+//! Floor 5. Uses: `lane`, `home`, `poison`. Used by: users.
 //!
 //! # Invariants
 //!
 //! - `RW-1` While a write guard exists, it is the only guard. Guards are made only from grants of
 //!   the rule, one each, and give them back when they are dropped.
-//! - `RW-2` A guard stays on its thread. So while none but one hub has touched a lock, main's wait
-//!   for it is known to be for ever when none of that hub's greenlets can run.
+//! - `RW-2` A guard stays on its thread, which is what `home` stands on.
 //! - `RW-3` While somebody waits, nobody who comes later is served: a writer is not kept waiting by
 //!   readers that come and go. Readers that stand in line one behind the other go on together.
 //!
@@ -27,22 +26,17 @@ use std::{
     marker::PhantomData,
     ops::{Deref, DerefMut},
     pin::Pin,
-    sync::{
-        Arc, LockResult, PoisonError, TryLockError, TryLockResult,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, LockResult, TryLockError, TryLockResult},
     task::{Context, Poll},
     time::Duration,
 };
 
 use super::{
+    home::{Asker, Home, asker},
     lane::{Lane, Limit, LineOf, Passing, Primitive, Rule, defer, wait},
-    mutex::{Home, home},
+    poison::{Poison, Witness, tell},
 };
-use crate::{
-    deferred::Deferred,
-    hub::{is_unwinding, park::WaitOn},
-};
+use crate::{deferred::Deferred, hub::park::WaitOn};
 
 /// What one wants to do, and may do once it is granted.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,10 +49,8 @@ pub(super) enum Way {
 pub(super) struct Sharing {
     readers: usize,
     is_written: bool,
-    /// The hub that touched it first; 0 for none yet.
-    home: u64,
-    /// Whether somebody else has touched it too (`RW-2`).
-    is_open: bool,
+    /// Who has touched it (`RW-2`).
+    home: Home,
 }
 
 impl Sharing {
@@ -82,14 +74,11 @@ impl Sharing {
 }
 
 impl Rule for Sharing {
-    type Ask = (Way, Home);
+    type Ask = (Way, Asker);
     type Grant = Way;
 
     fn enter(&mut self, line: &mut LineOf<Self>, ask: Self::Ask) -> Result<Way, Self::Ask> {
-        match ask.1 {
-            Some(hub) if self.home == 0 => self.home = hub,
-            home => self.is_open |= home != Some(self.home),
-        }
+        self.home.touch(ask.1);
         let admitted = if line.is_empty() { self.admit(ask.0) } else { None };
         admitted.ok_or(ask)
     }
@@ -115,7 +104,7 @@ impl Rule for Sharing {
     }
 
     fn is_open(&self) -> bool {
-        self.is_open
+        self.home.is_open()
     }
 }
 
@@ -163,7 +152,7 @@ impl Rule for Sharing {
 /// ```
 pub struct RwLock<T: ?Sized> {
     lane: Lane<Sharing>,
-    is_poisoned: AtomicBool,
+    poison: Poison,
     value: UnsafeCell<T>,
 }
 
@@ -185,8 +174,7 @@ impl<T: ?Sized> Primitive for RwLock<T> {
 struct Hold<L: Deref<Target = RwLock<T>>, T: ?Sized> {
     lock: L,
     way: Way,
-    /// Whether its maker was unwinding already: then the unwind is not the guard's.
-    was_unwinding: bool,
+    witness: Witness,
     /// It stays on its thread (`RW-2`), is `Sync` only if the value is, and invariant in `T`.
     lends: PhantomData<*mut T>,
 }
@@ -229,12 +217,8 @@ pub struct Writing<'a, T: ?Sized>(Passing<&'a RwLock<T>>);
 impl<T> RwLock<T> {
     /// Makes a lock that nobody holds.
     pub const fn new(value: T) -> RwLock<T> {
-        let free = Sharing { readers: 0, is_written: false, home: 0, is_open: false };
-        RwLock {
-            lane: Lane::new(free),
-            is_poisoned: AtomicBool::new(false),
-            value: UnsafeCell::new(value),
-        }
+        let free = Sharing { readers: 0, is_written: false, home: Home::none() };
+        RwLock { lane: Lane::new(free), poison: Poison::none(), value: UnsafeCell::new(value) }
     }
 
     /// Takes the value out.
@@ -245,7 +229,7 @@ impl<T> RwLock<T> {
     pub fn into_inner(self) -> LockResult<T> {
         let is_poisoned = self.is_poisoned();
         let value = self.value.into_inner();
-        if is_poisoned { Err(PoisonError::new(value)) } else { Ok(value) }
+        tell(is_poisoned, value)
     }
 }
 
@@ -273,7 +257,7 @@ impl<T: ?Sized> RwLock<T> {
     /// ever, as by [`Mutex::lock`](super::Mutex::lock).
     #[track_caller]
     pub fn read(&self) -> LockResult<RwLockReadGuard<'_, T>> {
-        match wait(self, (Way::Read, home()), Limit::Never, "RwLock::read") {
+        match wait(self, (Way::Read, asker()), Limit::Never, "RwLock::read") {
             Ok(way) => ReadGuard::new(self, way),
             Err(_) => unreachable!("a wait without a limit ends with a grant"),
         }
@@ -286,7 +270,7 @@ impl<T: ?Sized> RwLock<T> {
     /// As [`read`](Self::read).
     #[track_caller]
     pub fn write(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
-        match wait(self, (Way::Write, home()), Limit::Never, "RwLock::write") {
+        match wait(self, (Way::Write, asker()), Limit::Never, "RwLock::write") {
             Ok(way) => WriteGuard::new(self, way),
             Err(_) => unreachable!("a wait without a limit ends with a grant"),
         }
@@ -299,7 +283,7 @@ impl<T: ?Sized> RwLock<T> {
     /// `WouldBlock` after `limit`; `Poisoned` as [`read`](Self::read).
     #[track_caller]
     pub fn read_timeout(&self, limit: Duration) -> TryLockResult<RwLockReadGuard<'_, T>> {
-        let ask = (Way::Read, home());
+        let ask = (Way::Read, asker());
         match wait(self, ask, Limit::After(limit), "RwLock::read_timeout") {
             Ok(way) => ReadGuard::new(self, way).map_err(TryLockError::Poisoned),
             Err(_) => Err(TryLockError::WouldBlock),
@@ -313,7 +297,7 @@ impl<T: ?Sized> RwLock<T> {
     /// `WouldBlock` after `limit`; `Poisoned` as [`read`](Self::read).
     #[track_caller]
     pub fn write_timeout(&self, limit: Duration) -> TryLockResult<RwLockWriteGuard<'_, T>> {
-        let ask = (Way::Write, home());
+        let ask = (Way::Write, asker());
         match wait(self, ask, Limit::After(limit), "RwLock::write_timeout") {
             Ok(way) => WriteGuard::new(self, way).map_err(TryLockError::Poisoned),
             Err(_) => Err(TryLockError::WouldBlock),
@@ -326,7 +310,7 @@ impl<T: ?Sized> RwLock<T> {
     ///
     /// `WouldBlock` if it would have to wait; `Poisoned` as [`read`](Self::read).
     pub fn try_read(&self) -> TryLockResult<RwLockReadGuard<'_, T>> {
-        match self.lane.attempt((Way::Read, home())) {
+        match self.lane.attempt((Way::Read, asker())) {
             Ok(way) => ReadGuard::new(self, way).map_err(TryLockError::Poisoned),
             Err(_) => Err(TryLockError::WouldBlock),
         }
@@ -338,7 +322,7 @@ impl<T: ?Sized> RwLock<T> {
     ///
     /// `WouldBlock` if it would have to wait; `Poisoned` as [`read`](Self::read).
     pub fn try_write(&self) -> TryLockResult<RwLockWriteGuard<'_, T>> {
-        match self.lane.attempt((Way::Write, home())) {
+        match self.lane.attempt((Way::Write, asker())) {
             Ok(way) => WriteGuard::new(self, way).map_err(TryLockError::Poisoned),
             Err(_) => Err(TryLockError::WouldBlock),
         }
@@ -356,12 +340,12 @@ impl<T: ?Sized> RwLock<T> {
 
     /// Whether an unwind has poisoned it.
     pub fn is_poisoned(&self) -> bool {
-        self.is_poisoned.load(Ordering::Relaxed)
+        self.poison.is_there()
     }
 
     /// Says that the value is in order again.
     pub fn clear_poison(&self) {
-        self.is_poisoned.store(false, Ordering::Relaxed);
+        self.poison.clear();
     }
 
     /// The value: who has the only reference need not lock.
@@ -372,7 +356,7 @@ impl<T: ?Sized> RwLock<T> {
     pub fn get_mut(&mut self) -> LockResult<&mut T> {
         let is_poisoned = self.is_poisoned();
         let value = self.value.get_mut();
-        if is_poisoned { Err(PoisonError::new(value)) } else { Ok(value) }
+        tell(is_poisoned, value)
     }
 }
 
@@ -392,7 +376,7 @@ impl<T: ?Sized + 'static> RwLock<T> {
     ///
     /// Cancelling it leaves the line.
     pub fn read_deferred(self: &Arc<Self>) -> Deferred<LockResult<OwnedRwLockReadGuard<T>>> {
-        defer(Arc::clone(self), (Way::Read, home()), ReadGuard::new)
+        defer(Arc::clone(self), (Way::Read, asker()), ReadGuard::new)
     }
 
     /// Gives a Deferred that fires with the lock, to write.
@@ -401,20 +385,20 @@ impl<T: ?Sized + 'static> RwLock<T> {
     ///
     /// As [`read_deferred`](Self::read_deferred).
     pub fn write_deferred(self: &Arc<Self>) -> Deferred<LockResult<OwnedRwLockWriteGuard<T>>> {
-        defer(Arc::clone(self), (Way::Write, home()), WriteGuard::new)
+        defer(Arc::clone(self), (Way::Write, asker()), WriteGuard::new)
     }
 }
 
 impl<L: Deref<Target = RwLock<T>>, T: ?Sized> Hold<L, T> {
     /// INVARIANT: RW-1: a grant is used up for each hold.
     fn new(lock: L, way: Way) -> Hold<L, T> {
-        Hold { lock, way, was_unwinding: is_unwinding(), lends: PhantomData }
+        Hold { lock, way, witness: Witness::new(), lends: PhantomData }
     }
 
     /// Poisons the lock if an unwind ends the writing.
     fn mark(&self) {
-        if self.way == Way::Write && !self.was_unwinding && is_unwinding() {
-            self.lock.is_poisoned.store(true, Ordering::Relaxed);
+        if self.way == Way::Write {
+            self.lock.poison.mark(&self.witness);
         }
     }
 }
@@ -431,7 +415,7 @@ impl<L: Deref<Target = RwLock<T>>, T: ?Sized> ReadGuard<L, T> {
         debug_assert!(way == Way::Read);
         let is_poisoned = lock.is_poisoned();
         let guard = ReadGuard(Hold::new(lock, way));
-        if is_poisoned { Err(PoisonError::new(guard)) } else { Ok(guard) }
+        tell(is_poisoned, guard)
     }
 }
 
@@ -440,7 +424,7 @@ impl<L: Deref<Target = RwLock<T>>, T: ?Sized> WriteGuard<L, T> {
         debug_assert!(way == Way::Write);
         let is_poisoned = lock.is_poisoned();
         let guard = WriteGuard(Hold::new(lock, way));
-        if is_poisoned { Err(PoisonError::new(guard)) } else { Ok(guard) }
+        tell(is_poisoned, guard)
     }
 
     /// Reads on what was written: nobody can write in between, and readers that are first in line
