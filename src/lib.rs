@@ -17,6 +17,7 @@ pub mod sync;
 mod sys;
 pub mod task;
 pub mod testing;
+pub mod thread;
 
 pub mod guide;
 mod time;

@@ -7,7 +7,7 @@ use std::{
     future::{Future, IntoFuture},
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -15,11 +15,12 @@ use super::select::{Arm, End, Selected, wait};
 use crate::{
     Elapsed, Greenlet, JoinError,
     hub::{
-        Hub,
+        Hub, guest,
         park::{Mode, Wait, WaitOn},
         waker::{KeptWaker, OwnWaker, Shared},
     },
     shield, sleep_async,
+    sync::Event,
     time::Deadline,
 };
 
@@ -59,6 +60,9 @@ use crate::{
 /// `futures::executor::block_on`, which blocks the thread.
 #[track_caller]
 pub fn wait_for_future<F: Future>(future: F) -> F::Output {
+    if guest::guest().is_some() {
+        return drive_as_guest(pin!(future));
+    }
     let hub = Hub::to_park().unwrap_or_else(|why| panic!("greenloop::wait_for_future: {why}"));
     let shared = Shared::lend(hub);
     let output = drive(hub, &shared, WaitOn::Future, pin!(future), |_| (), || false);
@@ -122,6 +126,27 @@ pub(super) fn drive<F: Future>(
             return None;
         }
         wait_for_wake(hub, shared, on);
+    }
+}
+
+/// Polls `future` in the code of a guest, whose thread-locals it may use, until it is ready.
+fn drive_as_guest<F: Future>(mut future: Pin<&mut F>) -> F::Output {
+    struct Bell(Event);
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.set();
+        }
+    }
+    let bell = Arc::new(Bell(Event::new()));
+    let waker = Waker::from(Arc::clone(&bell));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        // What is woken from here on is polled again.
+        bell.0.clear();
+        if let Poll::Ready(output) = shield(|| future.as_mut().poll(&mut context)) {
+            return output;
+        }
+        bell.0.wait();
     }
 }
 

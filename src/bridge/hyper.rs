@@ -97,7 +97,7 @@ impl Timer for HyperRuntime {
 }
 
 fn hub() -> &'static Hub {
-    Hub::current().unwrap_or_else(|| panic!("greenloop::HyperRuntime: {}", CannotPark::OutsideRun))
+    Hub::current().unwrap_or_else(|| panic!("greenloop::HyperRuntime: {}", CannotPark::no_hub()))
 }
 
 /// The instant that this hub's clock began at, so that `Instant`s, which hyper counts in, name

@@ -194,7 +194,7 @@ impl<T: 'static> Deferred<T> {
         F: Future<Output = Result<T, E>> + 'static,
         E: Into<Failure> + 'static,
     {
-        let Some(hub) = Hub::current() else { return Deferred::fail(CannotPark::OutsideRun) };
+        let Some(hub) = Hub::current() else { return Deferred::fail(CannotPark::no_hub()) };
         let task = Rc::new(Task {
             greenlet: OnceCell::new(),
             shared: Shared::new(hub),

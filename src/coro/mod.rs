@@ -33,6 +33,8 @@
 //!
 //! corosensei `coroutine.rs`; generator-rs for the control block at the top of its own stack.
 
+pub(crate) mod base;
+mod float;
 mod guard;
 mod overflow;
 mod pool;
@@ -41,6 +43,7 @@ mod stack;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use float::FloatControl;
 pub(crate) use overflow::{AltStack, call_replaced, catch_overflows};
 pub(crate) use pool::StackPool;
 pub(crate) use snapshot::{Registers, Snapshot};

@@ -38,7 +38,7 @@ use std::{
 use self::pool::{Job, Pool};
 use crate::{
     hub::{
-        Hub, Message, fork,
+        Hub, Message, fork, guest,
         park::{Mode, Wait, WaitOn, Wake},
     },
     reactor::Inbox,
@@ -80,6 +80,9 @@ pub(crate) fn resolve(host: &str, port: u16) -> Answer {
 
 /// Has `question` answered by a thread of `pool`, and parks until it is.
 fn ask(pool: &'static Pool, question: impl FnOnce() -> Answer + Send + 'static) -> Answer {
+    if let Some(guest) = guest::guest() {
+        return guest.enter(|_| ask(pool, question));
+    }
     let hub = Hub::to_park()?;
     hub.checkpoint(Mode::Fallible);
     let wait = Wait::begin(hub, WaitOn::Offload)?;

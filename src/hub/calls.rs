@@ -297,7 +297,7 @@ pub struct Reactor {
 pub fn reactor() -> Reactor {
     match Hub::current() {
         Some(hub) => Reactor { run: hub.fate.run_id(), thread: NotSend::default() },
-        None => panic!("greenloop::reactor: {}", CannotPark::OutsideRun),
+        None => panic!("greenloop::reactor: {}", CannotPark::no_hub()),
     }
 }
 

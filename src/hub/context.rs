@@ -158,7 +158,7 @@ impl Context {
                 drop(ours); // Code of others, perhaps.
             }
         }
-        let Some(ctl) = here() else { panic!("greenloop::Context: {}", CannotPark::OutsideRun) };
+        let Some(ctl) = here() else { panic!("greenloop::Context: {}", CannotPark::no_hub()) };
         let _restore = Restore(ctl, exchange(ctl, self.clone()));
         f()
     }

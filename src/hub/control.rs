@@ -46,6 +46,7 @@ use std::{
 
 use super::{
     context::Context,
+    guest::Seat,
     killed::Reason,
     locals::Local,
     park::WaitOn,
@@ -73,6 +74,8 @@ pub(super) enum State {
     Running,
     /// Waits to be woken.
     Parked,
+    /// Never runs again. The block is nobody's, and is not used again.
+    Frozen,
 }
 
 /// What has become of a kill.
@@ -96,6 +99,8 @@ pub(super) enum Role {
     User,
     /// Runs what the reactor calls.
     Callback,
+    /// Runs code on thread-locals of its own.
+    Guest,
 }
 
 /// Who a greenlet is.
@@ -133,6 +138,8 @@ struct Head {
     role: Role,
     pool: u16,
     parent: u64,
+    /// Of a guest whose code runs.
+    seat: *const Seat,
 }
 
 const _: () = assert!(size_of::<Head>() <= HEAD_BYTES, "the head outgrew its place");
@@ -183,7 +190,7 @@ pub(super) struct Control {
     pub(super) kill: Cell<Kill>,
     /// Whether it is known to be unwinding; see `Hub::is_unwinding`.
     pub(super) unwinding: Cell<bool>,
-    /// `SHIELDED`, `TIMED`, `ENDABLE`, `PEEKED` and `LOCALS`.
+    /// `SHIELDED` and the other marks below.
     marks: Cell<u8>,
     /// Its place in the table.
     pub(super) slot: u32,
@@ -219,6 +226,15 @@ const PEEKED: u8 = 8;
 
 /// A mark: it has greenlet-locals or a context, to be dropped on its own stack.
 const LOCALS: u8 = 16;
+
+/// A mark: it is a guest, see `guest`.
+const GUEST: u8 = 32;
+
+/// A mark: it is a guest, and borrows from others.
+const BORROWS: u8 = 128;
+
+/// A mark: it is a guest, and was unwinding when it entered the hub.
+const GUEST_UNWINDING: u8 = 64;
 
 // A coroutine is larger where a sanitizer wants to know the bounds of its stack.
 #[cfg(not(asan))]
@@ -331,6 +347,59 @@ impl Ctl {
         self.mark(LOCALS, has);
     }
 
+    /// Whether it is a guest.
+    #[inline(always)]
+    pub(super) fn is_guest(&self) -> bool {
+        self.has(GUEST)
+    }
+
+    /// Says so, until it is reaped; and whether it borrows.
+    pub(super) fn set_guest(&self, borrows: bool) {
+        self.mark(GUEST, true);
+        self.mark(BORROWS, borrows);
+    }
+
+    /// Whether it is a guest that borrows from others.
+    pub(super) fn borrows(&self) -> bool {
+        self.has(BORROWS)
+    }
+
+    /// Says where the seat of a guest is, whose code runs from now on; or null.
+    pub(super) fn set_seat(self, seat: *const Seat) {
+        assert!(!self.is_fresh(), "only a running greenlet has a seat");
+        // SAFETY: the head of its own stack (STACK-2), to which nobody keeps a reference.
+        unsafe { (*self.head.get().cast_mut()).seat = seat };
+    }
+
+    /// Where the seat of a guest is, whose code runs; or null.
+    pub(super) fn seat(self) -> *const Seat {
+        // SAFETY: as in `birth`.
+        unsafe { self.head.get().as_ref() }.map_or(std::ptr::null(), |head| head.seat)
+    }
+
+    /// Leaves the block, the coroutine in it and its stack as they are, for ever.
+    ///
+    /// # Safety
+    ///
+    /// The greenlet is suspended, in no queue, borrows nothing, and is never resumed again.
+    pub(super) unsafe fn abandon(self) {
+        self.ticket.set(0);
+        self.state.set(State::Frozen);
+        // The content is not dropped with the block: it is a union (CTL-2).
+    }
+
+    /// Whether it was unwinding when it entered the hub.
+    #[inline(always)]
+    pub(super) fn is_guest_unwinding(&self) -> bool {
+        self.has(GUEST_UNWINDING)
+    }
+
+    /// Says whether it is.
+    #[inline(always)]
+    pub(super) fn set_guest_unwinding(&self, unwinding: bool) {
+        self.mark(GUEST_UNWINDING, unwinding);
+    }
+
     #[inline(always)]
     fn has(&self, mark: u8) -> bool {
         self.marks.get() & mark != 0
@@ -356,10 +425,13 @@ impl Ctl {
             name: name.map_or(std::ptr::null(), str::as_ptr),
             name_len: name.map_or(0, str::len),
         };
+        let seat = std::ptr::null();
         let head = stack.head().cast::<Head>();
         // SAFETY: the head of the stack has room for it (asserted above), is 64-byte aligned
         // (STACK-1), and nobody else's: we own the stack.
-        unsafe { head.write(Head { label, role, pool, parent: self.since.get().as_nanos() }) };
+        unsafe {
+            head.write(Head { label, role, pool, parent: self.since.get().as_nanos(), seat })
+        };
         self.head.set(head.as_ptr());
         // SAFETY: what the body borrows was vouched for when it was made `dyn Body` without a
         // lifetime, and it must not unwind. The closure stores the suspender, which lives as long
@@ -601,6 +673,12 @@ impl Table {
         self.live -= 1;
     }
 
+    /// Counts a greenlet that is frozen as gone. Its block is not given out again.
+    pub(super) fn forget(&mut self, ctl: Ctl) {
+        debug_assert_eq!(ctl.state.get(), State::Frozen);
+        self.live -= 1;
+    }
+
     #[inline]
     fn block(&self, slot: u32) -> Ctl {
         let slot = slot as usize;
@@ -613,7 +691,7 @@ impl Table {
         if slot as usize >= self.chunks.len() * CHUNK {
             return None;
         }
-        Some(self.block(slot)).filter(|ctl| ctl.state.get() != State::Free)
+        Some(self.block(slot)).filter(|ctl| !matches!(ctl.state.get(), State::Free | State::Frozen))
     }
 
     /// How many greenlets are alive.

@@ -69,7 +69,7 @@ use crate::{reactor::Inbox, report::say};
 pub fn dump() -> Report {
     match Hub::current() {
         Some(hub) => hub.report(Backtraces::Taken),
-        None => panic!("greenloop::dump: {}", CannotPark::OutsideRun),
+        None => panic!("greenloop::dump: {}", CannotPark::no_hub()),
     }
 }
 

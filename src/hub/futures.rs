@@ -60,7 +60,7 @@ pub fn sleep_until_async(deadline: Deadline) -> Sleeping {
 #[cold]
 #[track_caller]
 fn refuse() -> ! {
-    panic!("greenloop::sleep_async: {}", CannotPark::OutsideRun)
+    panic!("greenloop::sleep_async: {}", CannotPark::no_hub())
 }
 
 impl Future for Sleeping {
@@ -133,7 +133,7 @@ impl Future for Readiness<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let hub = Hub::current().ok_or(CannotPark::OutsideRun)?;
+        let hub = Hub::current().ok_or_else(CannotPark::no_hub)?;
         let (number, direction) = (this.fd.as_raw_fd(), this.direction);
         let is_ready = |id| !hub.reactor.sources().is_blocked(number, id, direction);
         let id = match this.id {

@@ -36,8 +36,9 @@ use rustix::io::Errno;
 
 use super::{
     Hub,
+    guest::{self, Ended, Guest},
     kept::Kept,
-    park::{CannotPark, Mode, Wait, WaitOn},
+    park::{CannotPark, Mode, Wait, WaitOn, Wake},
 };
 pub(crate) use crate::reactor::Direction;
 use crate::{reactor::SourceId, sys::refill_return_predictor, time::Deadline};
@@ -92,7 +93,7 @@ impl Source {
     /// what the caller does to the open file (`shutdown`).
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        if let Some(hub) = Hub::current() {
+        if let Some(hub) = Hub::of_caller() {
             hub.reactor.evict(self.fd.as_raw_fd(), self.id, &mut |waiter| hub.wake(waiter));
         }
     }
@@ -105,7 +106,7 @@ impl Source {
     }
 
     fn forget(&self, duplicated: bool) {
-        if let Some(hub) = Hub::current() {
+        if let Some(hub) = Hub::of_caller() {
             let duplicated = duplicated || self.duplicated.load(Ordering::Relaxed);
             let wake = &mut |waiter| hub.wake(waiter);
             hub.reactor.forget(self.fd.as_fd(), self.id, duplicated, wake);
@@ -128,7 +129,9 @@ impl Source {
         limit: Option<Duration>,
         mut operation: impl FnMut(BorrowedFd<'_>) -> Result<(T, Moved), Errno>,
     ) -> io::Result<T> {
-        let hub = Hub::current().ok_or(CannotPark::OutsideRun)?;
+        let Some(hub) = Hub::current() else {
+            return self.operate_for_guest(direction, limit, operation);
+        };
         let ctl = hub.may_park()?;
         // Failures count, too: a loop that ignores them must not stop the others.
         match hub.slice.get() {
@@ -149,6 +152,18 @@ impl Source {
         }
     }
 
+    /// As [`operate`](Self::operate), in the hub of the guest that calls.
+    #[cold]
+    fn operate_for_guest<T>(
+        &self,
+        direction: Direction,
+        limit: Option<Duration>,
+        operation: impl FnMut(BorrowedFd<'_>) -> Result<(T, Moved), Errno>,
+    ) -> io::Result<T> {
+        let guest = guest::guest().ok_or(CannotPark::OutsideRun)?;
+        guest.enter(|_| self.operate(direction, limit, operation))
+    }
+
     /// Does `operation` for a future: where it would block, `waker` is kept until it would not.
     ///
     /// Shape: `operation` must not park. One future at a time may wait by one `kept`; the newest
@@ -167,7 +182,7 @@ impl Source {
         context: &mut Context<'_>,
         mut operation: impl FnMut(BorrowedFd<'_>) -> Result<(T, Moved), Errno>,
     ) -> Poll<io::Result<T>> {
-        let hub = Hub::current().ok_or(CannotPark::OutsideRun)?;
+        let hub = Hub::current().ok_or_else(CannotPark::no_hub)?;
         match hub.slice.get() {
             // Not on the hub's own stack: a waker that polls at once would never come back.
             0 if hub.current.get().is_some() => {
@@ -231,7 +246,10 @@ impl Source {
     ///
     /// Those of [`operate`](Self::operate), but for the end of `limit`.
     pub(crate) fn pause(&self, direction: Direction, limit: Duration) -> io::Result<()> {
-        let hub = Hub::to_park()?;
+        let Ok(hub) = Hub::to_park() else {
+            let guest = guest::guest().ok_or(CannotPark::OutsideRun)?;
+            return guest.enter(|_| self.pause(direction, limit));
+        };
         let deadline = hub.deadline_in(limit);
         while !self.closed.load(Ordering::Acquire) {
             match self.wait(hub, direction, deadline) {
@@ -317,6 +335,76 @@ fn park_listed(
     Ok(wait.park(deadline, Mode::Fallible)?)
 }
 
+/// Places in the lists of several sources; left when dropped (`IO-1`). Whoever has woken the wait
+/// has taken it out of one list only.
+struct ListedOften<'w, 'h> {
+    wake: Wake,
+    hub: &'h Hub,
+    wanted: &'w [(RawFd, Direction)],
+}
+
+impl Drop for ListedOften<'_, '_> {
+    fn drop(&mut self) {
+        for &(number, direction) in self.wanted {
+            self.hub.reactor.sources().remove_waiter(number, direction, self.wake);
+        }
+    }
+}
+
+/// A descriptor that is to be registered with the poller, by its number.
+#[expect(unsafe_code, reason = "the numbers of descriptors that are others'")]
+fn borrow(number: RawFd) -> BorrowedFd<'static> {
+    debug_assert!(number >= 0);
+    // SAFETY: it is not -1. Whether it is open, the kernel says: the poller is all that uses it,
+    // for one call, and its error is handed on.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
+
+impl Guest {
+    /// Waits until one of these descriptors, which this crate does not own, may be ready, as
+    /// [`Guest::wait`] does. Each is registered anew, since a number may name another file than it
+    /// did, unseen.
+    ///
+    /// # Errors
+    ///
+    /// [`Ended::Refused`] with the poller's error, before anything has waited: `PERM` for a file
+    /// that is always ready, `BADF` for a number that names none.
+    pub(crate) fn wait_fds(self, wanted: &[(RawFd, Direction)], deadline: Deadline) -> Ended {
+        self.enter(|hub| {
+            let on = match wanted {
+                [(number, Direction::Read)] => WaitOn::Readable(*number),
+                [(number, Direction::Write)] => WaitOn::Writable(*number),
+                _ => WaitOn::Several,
+            };
+            let Ok(wait) = Wait::begin(hub, on) else { return Ended::Refused(Errno::DEADLK) };
+            let _listed = ListedOften { wake: wait.wake(), hub, wanted };
+            for &(number, direction) in wanted {
+                if number < 0 {
+                    return Ended::Refused(Errno::BADF);
+                }
+                let registered = hub.reactor.register_foreign(borrow(number), &mut |waiter| {
+                    hub.wake(waiter);
+                });
+                let id = match registered {
+                    Ok(id) => id,
+                    Err(error) => {
+                        return Ended::Refused(
+                            Errno::from_io_error(&error).unwrap_or(Errno::INVAL),
+                        );
+                    }
+                };
+                hub.reactor.sources().add_waiter(number, id, direction, wait.wake());
+            }
+            self.park(&wait, deadline)
+        })
+    }
+
+    /// As [`wait_fds`](Self::wait_fds), for one.
+    pub(crate) fn wait_fd(self, number: RawFd, direction: Direction, deadline: Deadline) -> Ended {
+        self.wait_fds(&[(number, direction)], deadline)
+    }
+}
+
 /// Parks the current greenlet until `fd` is readable.
 ///
 /// Shape: for descriptors that this crate does not own. Readiness is a hint: the next `read` may
@@ -363,7 +451,10 @@ pub(super) fn wait_for(
     direction: Direction,
     deadline: Deadline,
 ) -> io::Result<()> {
-    let hub = Hub::current().ok_or(CannotPark::OutsideRun)?;
+    let Some(hub) = Hub::current() else {
+        let guest = guest::guest().ok_or(CannotPark::OutsideRun)?;
+        return guest.enter(|_| wait_for(fd, direction, deadline));
+    };
     let ctl = hub.may_park()?;
     ctl.interrupts(Mode::Fallible)?;
     let id = hub.reactor.register_foreign(fd, &mut |waiter| hub.wake(waiter))?;

@@ -52,7 +52,7 @@ pub struct Killed {
 
 impl Killed {
     /// A kill for no reason that was said.
-    pub(super) fn plain() -> Killed {
+    pub(crate) fn plain() -> Killed {
         Killed { reason: None }
     }
 

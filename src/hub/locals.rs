@@ -232,7 +232,7 @@ impl<T: 'static> LocalKey<T> {
 #[track_caller]
 fn refuse(error: AccessError) -> ! {
     match error {
-        AccessError::NoGreenlet => panic!("greenloop::LocalKey: {}", CannotPark::OutsideRun),
+        AccessError::NoGreenlet => panic!("greenloop::LocalKey: {}", CannotPark::no_hub()),
         error => panic!("greenloop::LocalKey: {error}"),
     }
 }

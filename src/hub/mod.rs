@@ -46,6 +46,7 @@ mod dump;
 pub(crate) mod fork;
 mod futures;
 mod group;
+pub(crate) mod guest;
 pub(crate) mod io;
 mod join;
 pub(crate) mod kept;
@@ -73,9 +74,12 @@ use std::{
     any::Any,
     backtrace::Backtrace,
     cell::{Cell, RefCell},
-    fmt, ptr,
+    fmt,
+    os::fd::BorrowedFd,
+    ptr,
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 pub use calls::{DelayedCall, DelayedCallError, Reactor, ReactorHandle, Stopped, reactor};
@@ -140,7 +144,7 @@ const POLL_AFTER_NS: u64 = 50_000;
 const PACE_AFTER: u64 = 8;
 
 /// How long idle stacks keep their memory after a burst, and the pause between two trims.
-const TRIM_INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
+const TRIM_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Operations that may succeed without parking before a greenlet must let the others run.
 const SLICE_OPERATIONS: u32 = 128;
@@ -175,6 +179,10 @@ pub(crate) struct Hub {
     unwinders: Cell<u32>,
     /// How often that number was set right: a greenlet that was counted before does not count now.
     unwinders_round: Cell<u64>,
+    /// How many guests are alive.
+    guests: Cell<usize>,
+    /// Whether the reactor's turn is under way.
+    is_turning: Cell<bool>,
     /// How many sections that forbid parking we are inside of.
     no_park: Cell<u32>,
     /// Operations that the current greenlet may still do before it must yield.
@@ -223,6 +231,8 @@ impl Hub {
             next_ticket: Cell::new(1),
             unwinders: Cell::new(u32::from(std::thread::panicking())),
             unwinders_round: Cell::new(1),
+            guests: Cell::new(0),
+            is_turning: Cell::new(false),
             no_park: Cell::new(0),
             slice: Cell::new(0),
             slices: slice::Slices::default(),
@@ -252,6 +262,11 @@ impl Hub {
         // greenlets, which end before it, or its own stack, or user code in a destructor that it
         // runs: none of them can keep the reference beyond the hub's life.
         unsafe { CURRENT.get().as_ref() }
+    }
+
+    /// The hub that the caller is on, be it a guest of it: for what needs no thread-local.
+    pub(crate) fn of_caller() -> Option<&'static Hub> {
+        Hub::current().or_else(|| guest::guest().map(guest::Guest::hub))
     }
 
     #[inline]
@@ -403,7 +418,7 @@ impl Hub {
     }
 
     /// `duration` from now on the hub's clock; the clock is read for it.
-    pub(crate) fn deadline_in(&self, duration: std::time::Duration) -> Deadline {
+    pub(crate) fn deadline_in(&self, duration: Duration) -> Deadline {
         self.reactor.fresh_now().saturating_add(duration)
     }
 }
@@ -446,6 +461,10 @@ impl Sink<Wake, Message> for Hub {
             Message::Ask(question) => question(self),
             Message::Stop => self.stop(),
         }
+    }
+
+    fn rest(&self, poller: BorrowedFd<'_>, limit: Option<Duration>) -> bool {
+        self.rest_as_guest(poller, limit)
     }
 
     fn own_timers_count(&self) -> usize {

@@ -29,7 +29,7 @@ use std::{backtrace::Backtrace, fmt, io};
 use super::{
     Hub,
     control::{Ctl, Kill, State},
-    unwind,
+    guest, unwind,
 };
 use crate::time::Deadline;
 
@@ -172,6 +172,8 @@ pub(crate) enum Wake {
         /// The wait's number.
         number: u64,
     },
+    /// Nobody: the reactor is to return from its poller.
+    Nobody,
     /// Idle stacks may have kept their memory for long enough.
     Trim,
     /// Half of the time for an orderly shutdown is over.
@@ -191,6 +193,9 @@ pub(crate) enum Mode {
     Infallible,
     /// It never unwinds: a kill or timeout that would unwind ends the wait, and stays pending.
     Noticing,
+    /// It never unwinds: a kill or timeout ends the wait with an error, also where an unwind is
+    /// under way. What code of others calls that knows nothing of unwinds.
+    Hooked,
     /// It never unwinds and never fails: it waits until it is woken.
     Uninterruptible,
 }
@@ -222,6 +227,19 @@ pub(crate) enum CannotPark {
     HubStack,
     /// In a section where this crate forbids it.
     NoPark,
+    /// On a virtual thread, which has no hub of its own.
+    VirtualThread,
+}
+
+impl CannotPark {
+    /// Why there is no hub here.
+    #[cold]
+    pub(crate) fn no_hub() -> CannotPark {
+        match guest::guest() {
+            Some(_) => CannotPark::VirtualThread,
+            None => CannotPark::OutsideRun,
+        }
+    }
 }
 
 impl fmt::Display for CannotPark {
@@ -234,6 +252,11 @@ impl fmt::Display for CannotPark {
             CannotPark::HubStack => {
                 "blocking call on the hub's own stack (in a Waker, or in a Drop that the hub \
                  runs): it would stop every greenlet of this thread; spawn a greenlet to do it"
+            }
+            CannotPark::VirtualThread => {
+                "not on a virtual thread: the reactor, greenlets and Deferreds belong to the hub's \
+                 own thread, and this is another one; reach them by a ReactorHandle, or by what is \
+                 in greenloop::sync"
             }
             CannotPark::NoPark => {
                 "blocking call where suspension is forbidden (in a panic hook, or a Waker that is \
@@ -402,8 +425,16 @@ impl Hub {
     /// This thread's hub, if its current greenlet may be suspended here.
     #[inline]
     pub(crate) fn to_park() -> Result<&'static Hub, CannotPark> {
-        let hub = Hub::current().ok_or(CannotPark::OutsideRun)?;
+        let hub = Hub::current().ok_or_else(CannotPark::no_hub)?;
         hub.may_park().map(|_| hub)
+    }
+
+    /// Whether the caller may wait: a greenlet, or a guest.
+    pub(crate) fn may_wait() -> Result<(), CannotPark> {
+        match guest::guest() {
+            Some(_) => Ok(()),
+            None => Hub::to_park().map(drop),
+        }
     }
 
     /// Leaves the current greenlet for the hub; returns when the hub resumes it.
@@ -426,7 +457,8 @@ impl Hub {
     /// Counts a greenlet that is about to be suspended, if it is in the midst of an unwind.
     #[cold]
     fn count_unwinder(&self, ctl: Ctl) {
-        if self.is_unwinding(ctl) {
+        // A guest's own unwind is none of the thread's.
+        if !ctl.is_guest() && self.is_unwinding(ctl) {
             self.unwinders.set(self.unwinders.get() + 1);
             ctl.rare(|rare| rare.counted = self.unwinders_round.get());
         }
@@ -489,6 +521,11 @@ impl Hub {
                 let unwinds = !unwinding && !cfg!(panic = "abort") && (killed || elapsed);
                 return if unwinds { Err(Interrupt::Killed) } else { Ok(()) };
             }
+            Mode::Hooked => {
+                let killed = ctl.kill.get() != Kill::None && !ctl.is_shielded();
+                let elapsed = ctl.frames_deadline() <= self.reactor.now();
+                return if killed || elapsed { Err(Interrupt::Killed) } else { Ok(()) };
+            }
             Mode::Fallible | Mode::Infallible => {}
         }
         match ctl.kill.get() {
@@ -547,6 +584,9 @@ impl Hub {
     /// `resume_unwind` of the user's own during which a `Drop` parks and is killed: Rust aborts.)
     #[inline]
     pub(super) fn is_unwinding(&self, ctl: Ctl) -> bool {
+        if ctl.is_guest() {
+            return ctl.is_guest_unwinding();
+        }
         if self.unwinders.get() == 0 {
             ctl.unwinding.set(std::thread::panicking());
         }
@@ -572,7 +612,7 @@ impl Hub {
 
     fn wake_otherwise(&self, wake: Wake) {
         match wake {
-            Wake::Unpark { .. } => {}
+            Wake::Unpark { .. } | Wake::Nobody => {}
             Wake::Timer { slot, ticket } => {
                 let Some(ctl) = self.at(slot).filter(|c| c.ticket.get() == ticket) else { return };
                 self.make_ready_because(ctl, WaitOn::Elapsed);

@@ -40,6 +40,8 @@ pub enum GreenletState {
 pub struct Parked {
     /// Its number.
     pub id: u64,
+    /// Whether it is a [virtual thread](crate::thread).
+    pub is_virtual_thread: bool,
     /// Its name.
     pub name: Option<String>,
     /// The number of the greenlet that spawned it, which may have ended. `None` for main, and for
@@ -126,7 +128,8 @@ const DEPTH_SHOWN_MAX: usize = 20;
 
 impl fmt::Display for Parked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "greenlet #{}", self.id)?;
+        let kind = if self.is_virtual_thread { "virtual thread" } else { "greenlet" };
+        write!(f, "{kind} #{}", self.id)?;
         if let Some(name) = &self.name {
             write!(f, " '{name}'")?;
         }
@@ -165,7 +168,8 @@ const TAKING: [&str; 5] = [
 ];
 
 /// Frames at which the greenlet's own end: below is who called and who resumed it.
-const ROOTS: [&str; 6] = [
+const ROOTS: [&str; 7] = [
+    "greenloop::hub::guest::Host::host",
     "greenloop::hub::spawn::run_body",
     "greenloop::hub::spawn::run_call",
     "greenloop::hub::run::try_run_on",
@@ -248,6 +252,7 @@ impl Hub {
             let is_parked = state == GreenletState::Parked;
             Parked {
                 id,
+                is_virtual_thread: ctl.is_guest(),
                 name: name.map(str::to_owned),
                 parent: Some(ctl.parent()).filter(|parent| *parent != 0),
                 state,

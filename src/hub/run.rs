@@ -309,7 +309,7 @@ impl Hub {
             }
             self.reactor.close_inbox(self);
             // Sees the shutdown deadline, however often destructors ask for more.
-            if self.reactor.turn(false, self).is_err() {
+            if self.turn(false).is_err() {
                 break;
             }
             // Dropping what was never called is user code too, and may spawn.
@@ -354,7 +354,7 @@ impl Hub {
         let resumes = self.beats.count();
         self.polled_at.set(resumes);
         self.look_at.set(resumes + PACE_AFTER);
-        if let Err(error) = self.reactor.turn(!busy, self) {
+        if let Err(error) = self.turn(!busy) {
             // epoll_wait fails only for a bad descriptor or address: somebody closed what is ours.
             panic!("the reactor cannot poll: {error}");
         }
@@ -397,6 +397,14 @@ impl Hub {
         false
     }
 
+    /// One turn of the reactor.
+    pub(super) fn turn(&self, may_block: bool) -> io::Result<()> {
+        self.is_turning.set(true);
+        let turned = self.reactor.turn(may_block, self);
+        self.is_turning.set(false);
+        turned
+    }
+
     /// Whether anything could still make a greenlet ready.
     fn can_be_woken(&self) -> bool {
         let has_timers = self.reactor.timers_count() > usize::from(self.trimming.get());
@@ -411,7 +419,7 @@ impl Hub {
     fn condemn_main(&self) -> bool {
         let Some(main) = self.fate.main.get() else { return false };
         // A message may have come since the last turn.
-        if self.reactor.turn(false, self).is_err() || !self.ready.is_empty() {
+        if self.turn(false).is_err() || !self.ready.is_empty() {
             return true;
         }
         self.dispatch_calls();
@@ -462,14 +470,27 @@ impl Hub {
         }
     }
 
-    /// The time for an orderly shutdown is over.
-    pub(super) fn give_up(&self) -> ! {
-        eprintln!(
-            "greenloop: these greenlets did not end when they were killed, and the shutdown \
-             deadline is over; aborting, since they can be neither unwound nor forgotten:\n{:#}",
+    /// The time for an orderly shutdown is over: guests are left as they are for ever, if they are
+    /// all that is left and borrow nothing. Anybody else can be neither unwound nor forgotten.
+    pub(super) fn give_up(&self) {
+        let left = self.all();
+        if left.iter().any(|ctl| !ctl.is_guest() || ctl.borrows()) {
+            eprintln!(
+                "greenloop: these greenlets did not end when they were killed, and the shutdown \
+                 deadline is over; aborting, since they can be neither unwound nor \
+                 forgotten:\n{:#}",
+                self.report(Backtraces::AsAsked)
+            );
+            std::process::abort();
+        }
+        crate::report::say(&format!(
+            "greenloop: these virtual threads did not end when they were killed (what they wait in \
+             cannot fail), and the shutdown deadline is over; they are left as they are, with \
+             their stacks and thread-locals:\n{:#}",
             self.report(Backtraces::AsAsked)
-        );
-        std::process::abort();
+        ));
+        while self.ready.pop().or_else(|| self.yielded.pop()).is_some() {}
+        left.into_iter().for_each(|ctl| self.freeze(ctl));
     }
 }
 

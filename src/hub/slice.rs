@@ -14,7 +14,7 @@
 
 use std::{cell::Cell, time::Duration};
 
-use super::{Hub, control::Ctl, timeout::here, yield_now};
+use super::{Hub, control::Ctl, timeout::here_or_guest, yield_now};
 use crate::time::{Deadline, Passing};
 
 /// How long a greenlet may compute while others wait. A yield with its poll costs less than a
@@ -87,7 +87,7 @@ impl Default for Slices {
 #[inline]
 #[track_caller]
 pub fn yield_if_due() {
-    let (hub, ctl) = here("yield_if_due");
+    let (hub, ctl) = here_or_guest("yield_if_due");
     let slices = &hub.slices;
     let left = slices.left.get();
     if left > 0 && slices.whose.get() == Some(ctl) {

@@ -192,7 +192,7 @@ impl Builder {
         F: FnOnce() -> T + 'static,
         T: 'static,
     {
-        let hub = Hub::current().ok_or(CannotPark::OutsideRun)?;
+        let hub = Hub::current().ok_or_else(CannotPark::no_hub)?;
         let (greenlet, ctl) = hub.create(self, place, f, last)?;
         hub.ready.push(ctl);
         Ok(greenlet)
@@ -209,7 +209,7 @@ impl Builder {
         F: FnOnce() -> T + 'static,
         T: 'static,
     {
-        let hub = Hub::current().ok_or(CannotPark::OutsideRun)?;
+        let hub = Hub::current().ok_or_else(CannotPark::no_hub)?;
         let (greenlet, ctl) = hub.create(self, Location::caller(), f, ())?;
         ctl.state.set(State::Delayed);
         let deadline = hub.deadline_in(delay);
@@ -240,7 +240,7 @@ impl Builder {
     where
         F: FnOnce() -> T,
     {
-        let hub = Hub::current().ok_or(CannotPark::OutsideRun)?;
+        let hub = Hub::current().ok_or_else(CannotPark::no_hub)?;
         // SAFETY: passed on.
         let spawned = unsafe { hub.create_unchecked(self, birth, f, last, |_| None) };
         let (greenlet, ctl) = spawned?;
@@ -338,7 +338,7 @@ impl Hub {
 
     /// A free block, and the promise of a stack from a pool.
     #[inline]
-    fn reserve(&self, stack_size: Option<usize>) -> io::Result<(Ctl, u16)> {
+    pub(super) fn reserve(&self, stack_size: Option<usize>) -> io::Result<(Ctl, u16)> {
         let mut pools = self.pools.borrow_mut();
         let pool = stack_size.map_or(Ok(0), |bytes| pool_of(&mut pools, bytes))?;
         pools[usize::from(pool)].promise()?;
@@ -376,7 +376,12 @@ impl Hub {
         match ctl.state.get() {
             State::Parked => self.make_ready(ctl),
             State::Delayed => self.start_delayed(ctl),
-            State::New | State::Ready | State::Yielded | State::Running | State::Free => {}
+            State::New
+            | State::Ready
+            | State::Yielded
+            | State::Running
+            | State::Frozen
+            | State::Free => {}
         }
     }
 }
@@ -477,7 +482,7 @@ impl<F: FnOnce(Ctl)> Body for Bare<F> {
 ///
 /// Whatever it borrows must outlive the greenlet that runs it.
 #[expect(unsafe_code, reason = "a lifetime is forgotten")]
-unsafe fn forget_lifetime<'a>(body: Rc<dyn Body + 'a>) -> Rc<dyn Body> {
+pub(super) unsafe fn forget_lifetime<'a>(body: Rc<dyn Body + 'a>) -> Rc<dyn Body> {
     // SAFETY: only the lifetime bound of the type changes; the caller vouches for it.
     unsafe { std::mem::transmute::<Rc<dyn Body + 'a>, Rc<dyn Body + 'static>>(body) }
 }
@@ -568,7 +573,7 @@ pub fn current() -> GreenletRef {
     let ctl = match Hub::current().map(|hub| hub.current.get()) {
         Some(Some(ctl)) => ctl,
         Some(None) => panic!("greenloop::current: {}", CannotPark::HubStack),
-        None => panic!("greenloop::current: {}", CannotPark::OutsideRun),
+        None => panic!("greenloop::current: {}", CannotPark::no_hub()),
     };
     let Birth { id, name, place, .. } = ctl.birth();
     GreenletRef { id, slot: ctl.slot, name: name.map(Rc::from), birth: place }

@@ -14,6 +14,7 @@ use std::{error::Error, fmt, time::Duration};
 use super::{
     Hub,
     control::Ctl,
+    guest,
     park::{CannotPark, Mode, Wait, WaitOn},
     unwind::{self, Frame, Payload},
 };
@@ -41,16 +42,42 @@ impl Error for Elapsed {}
 #[track_caller]
 #[inline(always)]
 pub(super) fn here(name: &str) -> (&'static Hub, Ctl) {
-    #[cold]
-    #[track_caller]
-    fn refuse(name: &str, why: CannotPark) -> ! {
-        panic!("greenloop::{name}: {why}");
+    let Some(hub) = Hub::current() else { refuse(name, CannotPark::no_hub()) };
+    (hub, may_park(hub, name))
+}
+
+/// As [`here`], also in the code of a guest: for calls that do not wait themselves.
+#[track_caller]
+pub(super) fn here_or_guest(name: &str) -> (&'static Hub, Ctl) {
+    match guest::guest() {
+        Some(guest) => (guest.hub(), guest.ctl()),
+        None => here(name),
     }
-    let Some(hub) = Hub::current() else { refuse(name, CannotPark::OutsideRun) };
+}
+
+/// Makes the same call again in the hub of the guest that calls.
+#[cold]
+#[track_caller]
+pub(super) fn enter_for<T>(name: &str, call: impl FnOnce() -> T) -> T {
+    match guest::guest() {
+        Some(guest) => guest.enter(|_| call()),
+        None => refuse(name, CannotPark::OutsideRun),
+    }
+}
+
+#[track_caller]
+#[inline(always)]
+fn may_park(hub: &Hub, name: &str) -> Ctl {
     match hub.may_park() {
-        Ok(ctl) => (hub, ctl),
+        Ok(ctl) => ctl,
         Err(why) => refuse(name, why),
     }
+}
+
+#[cold]
+#[track_caller]
+fn refuse(name: &str, why: CannotPark) -> ! {
+    panic!("greenloop::{name}: {why}");
 }
 
 /// Lets the other greenlets run before the current one goes on. While greenlets do nothing but
@@ -70,7 +97,8 @@ pub(super) fn here(name: &str) -> (&'static Hub, Ctl) {
 #[inline(always)]
 #[track_caller]
 pub fn yield_now() {
-    let (hub, ctl) = here("yield_now");
+    let Some(hub) = Hub::current() else { return enter_for("yield_now", yield_now) };
+    let ctl = may_park(hub, "yield_now");
     let _ = ctl.interrupts(Mode::Infallible);
     hub.requeue(ctl);
     let _ = ctl.interrupts(Mode::Infallible);
@@ -98,7 +126,8 @@ pub fn sleep(duration: Duration) {
     if duration.is_zero() {
         return yield_now();
     }
-    let (hub, ctl) = here("sleep");
+    let Some(hub) = Hub::current() else { return enter_for("sleep", || sleep(duration)) };
+    let ctl = may_park(hub, "sleep");
     let _ = ctl.interrupts(Mode::Infallible);
     let deadline = hub.deadline_in(duration);
     let wait = Wait::begin(hub, WaitOn::Sleep).expect("checked above");
@@ -119,7 +148,10 @@ pub fn sleep(duration: Duration) {
 /// trio `sleep_until`.
 #[track_caller]
 pub fn sleep_until(deadline: Deadline) {
-    let (hub, ctl) = here("sleep_until");
+    let Some(hub) = Hub::current() else {
+        return enter_for("sleep_until", || sleep_until(deadline));
+    };
+    let ctl = may_park(hub, "sleep_until");
     if deadline <= hub.reactor.fresh_now() {
         return yield_now();
     }
@@ -166,7 +198,7 @@ pub fn sleep_until(deadline: Deadline) {
 /// gevent `with_timeout`; trio `fail_after`.
 #[track_caller]
 pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed> {
-    let (hub, ctl) = here("timeout");
+    let (hub, ctl) = here_or_guest("timeout");
     limited(hub, ctl, hub.deadline_in(limit), f)
 }
 
@@ -201,7 +233,7 @@ pub fn timeout<T>(limit: Duration, f: impl FnOnce() -> T) -> Result<T, Elapsed> 
 /// trio `fail_at`, `move_on_at`; Go `context.WithDeadline`.
 #[track_caller]
 pub fn timeout_at<T>(deadline: Deadline, f: impl FnOnce() -> T) -> Result<T, Elapsed> {
-    let (hub, ctl) = here("timeout_at");
+    let (hub, ctl) = here_or_guest("timeout_at");
     limited(hub, ctl, deadline, f)
 }
 
@@ -256,7 +288,7 @@ fn limited<T>(
 ///
 /// trio `current_effective_deadline`; Go `Context.Deadline`.
 pub fn deadline() -> Deadline {
-    let Some(ctl) = unwind::here() else { return Deadline::NEVER };
+    let Some(ctl) = unwind::caller() else { return Deadline::NEVER };
     let inherited = match ctl.is_shielded() {
         true => None,
         false => ctl.rare_if_any(|rare| rare.inherited).flatten(),
@@ -292,7 +324,7 @@ pub(super) fn inherit(deadline: Option<Deadline>) {
 ///
 /// trio's shielded scopes; Python's `asyncio.shield` for Deferreds.
 pub fn shield<T>(f: impl FnOnce() -> T) -> T {
-    let Some(ctl) = Hub::current().and_then(|hub| hub.current.get()) else { return f() };
+    let Some(ctl) = unwind::caller() else { return f() };
     struct Restore {
         ctl: Ctl,
         shielded: bool,

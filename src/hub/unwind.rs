@@ -21,6 +21,7 @@ use std::{
 use super::{
     Hub,
     control::{Ctl, Role},
+    guest,
 };
 use crate::{
     deferred::{PanicDetails, Unwinds},
@@ -59,9 +60,17 @@ pub(super) fn raise(ctl: Ctl, payload: Payload) -> ! {
     rethrow(Some(ctl), Box::new(payload))
 }
 
-/// The current greenlet, if one runs.
+/// The current greenlet, if one runs; a guest is none in its own code.
 pub(super) fn here() -> Option<Ctl> {
     Hub::current().and_then(|hub| hub.current.get())
+}
+
+/// The current greenlet, if one runs, or the guest whose code this is.
+pub(super) fn caller() -> Option<Ctl> {
+    match Hub::current() {
+        Some(hub) => hub.current.get(),
+        None => guest::guest().map(guest::Guest::ctl),
+    }
 }
 
 /// Goes on with an unwind that was caught.

@@ -157,7 +157,7 @@ fn accept_on(
     deadline: Option<Deadline>,
 ) -> io::Result<(Socket, Option<SocketAddrAny>)> {
     let left = || {
-        let now = Hub::current().map_or(Deadline::NEVER, |hub| hub.reactor.fresh_now());
+        let now = Hub::of_caller().map_or(Deadline::NEVER, |hub| hub.reactor.clock_now());
         deadline.map(|deadline| deadline.duration_since(now))
     };
     let accept = || {
@@ -219,7 +219,7 @@ macro_rules! listeners {
             ///
             /// As [`accept`](Self::accept).
             pub fn accept_timeout(&self, limit: Duration) -> io::Result<($stream, $address)> {
-                self.accept_until(Hub::current().map(|hub| hub.deadline_in(limit)))
+                self.accept_until(Hub::of_caller().map(|hub| hub.deadline_in(limit)))
             }
 
             fn accept_until(&self, deadline: Option<Deadline>) -> io::Result<($stream, $address)> {

@@ -93,7 +93,7 @@ impl TcpStream {
     ///
     /// [`std::net::TcpStream::connect`]; connect(2) under `EINPROGRESS`.
     pub fn connect<A: ToSocketAddrs>(addr: A) -> io::Result<TcpStream> {
-        Hub::to_park()?;
+        Hub::may_wait()?;
         each_address(addr, |address| TcpStream::connect_within(&address, None))
     }
 
@@ -108,7 +108,7 @@ impl TcpStream {
     /// As [`connect`](Self::connect).
     pub fn connect_timeout(addr: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
         check_limit(Some(timeout))?;
-        Hub::to_park()?;
+        Hub::may_wait()?;
         TcpStream::connect_within(addr, Some(timeout))
     }
 

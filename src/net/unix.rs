@@ -65,7 +65,7 @@ impl UnixStream {
     ///
     /// As [`connect`](Self::connect).
     pub fn connect_addr(address: &SocketAddr) -> io::Result<UnixStream> {
-        Hub::to_park()?;
+        Hub::may_wait()?;
         let address = unix_into(address)?;
         let socket = Socket::open(AddressFamily::UNIX, SocketType::STREAM)?;
         socket.send_again_and_again(|fd| connect(fd, &address))?;

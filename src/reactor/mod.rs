@@ -39,7 +39,7 @@ mod tests;
 use std::{
     cell::{Cell, RefCell},
     fmt, io,
-    os::fd::{AsRawFd, BorrowedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -63,6 +63,11 @@ pub(crate) trait Sink<W, M> {
     fn wake(&self, waiter: W);
     /// Another thread has sent this. Appends; runs nothing.
     fn message(&self, message: M);
+    /// Sleeps until `poller` has events, for `limit` at most, where the thread must not be stopped
+    /// for it. `false`: it may be.
+    fn rest(&self, _poller: BorrowedFd<'_>, _limit: Option<Duration>) -> bool {
+        false
+    }
     /// How many of the timers that are set are the floor above's own: no clock jumps for them.
     fn own_timers_count(&self) -> usize {
         0
@@ -155,6 +160,11 @@ impl<W: Copy + PartialEq, M: Send> Core<W, M> {
         let sleeps = timeout.is_none_or(|t| !t.is_zero());
         let timeout =
             if sleeps && !self.inbox.begin_sleep() { Some(Duration::ZERO) } else { timeout };
+        let rested = sleeps && timeout.is_none_or(|t| !t.is_zero()) && {
+            let poller = self.poller.borrow();
+            sink.rest(poller.as_fd(), timeout)
+        };
+        let timeout = if rested { Some(Duration::ZERO) } else { timeout };
         let mut sources = self.sources.borrow_mut();
         let mut count = 0;
         let polled = self.poller.borrow_mut().wait(timeout, &mut |event| {

@@ -46,7 +46,7 @@ use super::{
 use crate::{
     deferred::Deferred,
     hub::{
-        Hub, Outside,
+        Hub, Outside, guest,
         park::{CannotPark, Mode, Wait, WaitOn},
     },
     time::Deadline,
@@ -393,6 +393,9 @@ fn block<P: Primitive + ?Sized>(
     limit: Limit,
     joined: impl FnOnce(),
 ) -> Result<<P::Rule as Rule>::Grant, <P::Rule as Rule>::Ask> {
+    if let Some(guest) = guest::guest() {
+        return guest.enter(|hub| park(hub, primitive, ask, limit, "wait", joined));
+    }
     let deadline = match limit {
         Limit::Never => None,
         Limit::After(limit) => Instant::now().checked_add(limit),
@@ -424,7 +427,7 @@ where
         Ok(grant) => return Deferred::succeed(finish(primitive, grant)),
         Err(ask) => ask,
     };
-    let Some(hub) = Hub::current() else { return Deferred::fail(CannotPark::OutsideRun) };
+    let Some(hub) = Hub::current() else { return Deferred::fail(CannotPark::no_hub()) };
     let (wake, call) = hub.reserve_call();
     let (key, is_open) = match primitive.lane().join(ask, Signal::hub(hub, wake)) {
         Ok(grant) => {

@@ -59,6 +59,12 @@ impl PollerWaker {
     }
 }
 
+impl AsFd for Poller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
 impl Poller {
     /// A poller that watches nothing but its waker.
     ///

@@ -45,4 +45,5 @@ mod toolkit;
 mod traces;
 mod udp;
 mod unix;
+mod vthreads;
 mod waits;
