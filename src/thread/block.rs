@@ -31,10 +31,13 @@
 
 use std::{
     cell::RefCell,
-    ffi::c_void,
+    ffi::{c_int, c_void},
     io,
     ptr::{self, NonNull},
-    sync::atomic::{AtomicI32, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI32, Ordering},
+    },
 };
 
 use super::layout::{KEY_BLOCKS, KEYS_IN_BLOCK, Key, KeyData, Layout, control_of};
@@ -51,6 +54,145 @@ const NO_RSEQ: u32 = -2i32 as u32;
 
 thread_local! {
     static SPARE: RefCell<Vec<Block>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Where all blocks of the process are, and the modules whose images they have.
+static ALL: Mutex<All> = Mutex::new(All { bases: Vec::new(), modules: Vec::new() });
+
+struct All {
+    bases: Vec<usize>,
+    modules: Vec<Module>,
+}
+
+/// A module with thread-locals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Module {
+    /// Where it was loaded, and its number among those with thread-locals.
+    address: usize,
+    number: usize,
+    /// What its thread-locals begin with.
+    image: usize,
+    image_bytes: usize,
+    bytes: usize,
+}
+
+/// An entry of the vector of modules (`dtv_t`): where its thread-locals are, and what to free.
+#[repr(C)]
+struct Entry {
+    at: usize,
+    to_free: *mut c_void,
+}
+
+/// The vector of modules of a block; the first entry is that of none.
+struct Vector {
+    first: *mut Entry,
+    count: usize,
+}
+
+/// What stands in the vector for thread-locals that are allocated when they are first used.
+#[allow(dead_code, reason = "as `after_dlopen`")]
+const UNALLOCATED: usize = usize::MAX;
+
+/// The vector of the block with this base, which must be ours.
+fn vector_of(base: usize) -> Vector {
+    // The second word of the base's structure here, the first there.
+    let at = if cfg!(target_arch = "x86_64") { 8 } else { 0 };
+    let first: *mut Entry = ptr::with_exposed_provenance_mut(read(base + at));
+    // SAFETY: the vector that glibc allocated for the block has its length in front.
+    let length = unsafe { first.sub(1) };
+    // SAFETY: as above.
+    let count = unsafe { (*length).at };
+    Vector { first, count }
+}
+
+impl Vector {
+    /// Where the block has the thread-locals of a module, if it has.
+    #[allow(dead_code, reason = "as `after_dlopen`")]
+    fn place_of(&self, number: usize) -> Option<usize> {
+        if number == 0 || number > self.count {
+            return None;
+        }
+        // SAFETY: an entry of the vector: there are so many behind the first.
+        let entry = unsafe { self.first.add(number) };
+        // SAFETY: as above.
+        Some(unsafe { (*entry).at }).filter(|place| *place != UNALLOCATED && *place != 0)
+    }
+}
+
+/// All modules with thread-locals, as they are now.
+fn modules() -> Vec<Module> {
+    unsafe extern "C" fn look(
+        info: *mut libc::dl_phdr_info,
+        _: usize,
+        found: *mut c_void,
+    ) -> c_int {
+        // SAFETY: `modules` passes its own vector.
+        let found = unsafe { &mut *found.cast::<Vec<Module>>() };
+        // SAFETY: the loader passes a valid description.
+        let info = unsafe { &*info };
+        for place in 0..usize::from(info.dlpi_phnum) {
+            // SAFETY: there are so many headers.
+            let header = unsafe { info.dlpi_phdr.add(place) };
+            // SAFETY: as above.
+            let header = unsafe { &*header };
+            if header.p_type == libc::PT_TLS {
+                found.push(Module {
+                    address: info.dlpi_addr as usize,
+                    number: info.dlpi_tls_modid,
+                    image: info.dlpi_addr as usize + header.p_vaddr as usize,
+                    image_bytes: header.p_filesz as usize,
+                    bytes: header.p_memsz as usize,
+                });
+            }
+        }
+        0
+    }
+    let mut found: Vec<Module> = Vec::new();
+    // SAFETY: `look` takes what it is given.
+    unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut found).cast()) };
+    found
+}
+
+/// A library was loaded by this OS thread, on its own base: writes the images of thread-locals that
+/// it has brought into every block, as the loader does for the threads that it knows. Those that
+/// are allocated when they are first used are none of them.
+#[allow(dead_code, reason = "what hooks of libc use of it")]
+pub(crate) fn after_dlopen() {
+    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+    let Ok(layout) = super::layout::layout() else { return };
+    let now = modules();
+    let is_known = |module: &Module| {
+        all.modules.iter().any(|k| (k.address, k.number) == (module.address, module.number))
+    };
+    let new: Vec<&Module> = now.iter().filter(|module| !is_known(module)).collect();
+    if new.is_empty() || all.bases.is_empty() {
+        all.modules = now;
+        return;
+    }
+    // What the loader writes into a new block tells which of them have a place there.
+    // SAFETY: null asks for a new block.
+    let Some(fresh) = NonNull::new(unsafe { (layout.allocate)(ptr::null_mut()) }) else { return };
+    let vector = vector_of(fresh.as_ptr().expose_provenance());
+    for module in new {
+        let Some(place) = vector.place_of(module.number) else { continue };
+        let at = place.wrapping_sub(fresh.as_ptr().expose_provenance());
+        for &base in &all.bases {
+            let to: *mut u8 = ptr::with_exposed_provenance_mut(base.wrapping_add(at));
+            let image: *const u8 = ptr::with_exposed_provenance(module.image);
+            // SAFETY: the place of a module's thread-locals is the same in every block, and all
+            // blocks are of one size. The module was just loaded: no code that would use them has
+            // run, but for its constructors, on this thread's own. The block is alive, as those in
+            // the list are.
+            unsafe { to.copy_from_nonoverlapping(image, module.image_bytes) };
+            // SAFETY: as above.
+            let rest = unsafe { to.add(module.image_bytes) };
+            // SAFETY: as above.
+            unsafe { rest.write_bytes(0, module.bytes - module.image_bytes) };
+        }
+    }
+    // SAFETY: just allocated, and never used.
+    unsafe { (layout.deallocate)(fresh.as_ptr(), true) };
+    all.modules = now;
 }
 
 /// The thread-locals of one virtual thread.
@@ -76,6 +218,12 @@ impl Block {
             io::Error::new(io::ErrorKind::OutOfMemory, text)
         })?;
         let block = Block { base, tid: draw_tid(), layout };
+        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.bases.is_empty() {
+            all.modules = modules();
+        }
+        all.bases.push(block.base());
+        drop(all);
         block.fill_in();
         Ok(block)
     }
@@ -138,30 +286,17 @@ impl Block {
 
     /// Frees the thread-locals of modules that were loaded late, and forgets them.
     fn clear_vector(&self) {
-        /// An entry of the vector of modules (`dtv_t`): where its thread-locals are, and what to
-        /// free. The one before the first says how many there are.
-        #[repr(C)]
-        struct Entry {
-            at: usize,
-            to_free: *mut c_void,
-        }
-        // Where the vector is: the second word of the base's structure here, the first there.
-        let at = if cfg!(target_arch = "x86_64") { 8 } else { 0 };
-        let vector: *mut Entry = ptr::with_exposed_provenance_mut(read(self.base() + at));
-        // SAFETY: the vector that glibc allocated for the block has its length in front.
-        let length = unsafe { vector.sub(1) };
-        // SAFETY: as above.
-        let count = unsafe { (*length).at };
-        for place in 1..=count {
+        let Vector { first, count } = vector_of(self.base());
+        for number in 1..=count {
             // SAFETY: an entry of the vector: there are so many behind the first.
-            let entry = unsafe { vector.add(place) };
+            let entry = unsafe { first.add(number) };
             // SAFETY: as above.
             let to_free = unsafe { (*entry).to_free };
             // SAFETY: glibc has allocated it for this block, and forgets it below.
             unsafe { libc::free(to_free) };
         }
         // SAFETY: the first entry and those behind it.
-        unsafe { vector.write_bytes(0, count + 1) };
+        unsafe { first.write_bytes(0, count + 1) };
     }
 
     /// Fills the control block in, which is all zeroes but for the vector.
@@ -273,6 +408,12 @@ fn draw_tid() -> i32 {
 
 impl Drop for Block {
     fn drop(&mut self) {
+        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        let base = self.base();
+        if let Some(place) = all.bases.iter().position(|known| *known == base) {
+            all.bases.swap_remove(place);
+        }
+        drop(all);
         // SAFETY: allocated by `_dl_allocate_tls`, and nobody runs on it (BLOCK-2).
         unsafe { (self.layout.deallocate)(self.base.as_ptr(), true) };
     }

@@ -66,6 +66,8 @@ mod layout;
 mod scope;
 mod spawn;
 
+#[allow(unused_imports, reason = "what hooks of libc use")]
+pub(crate) use block::after_dlopen;
 pub use handle::{JoinHandle, Thread, current, park, park_timeout, sleep, yield_now};
 pub use layout::Refusal;
 pub use scope::{Scope, ScopedJoinHandle, run, scope};
