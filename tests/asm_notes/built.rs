@@ -39,7 +39,11 @@ pub(crate) fn ask(tool: &str, arguments: &[String]) -> Option<String> {
 /// The `len` bytes of code that are at `start` in this process, disassembled; those of x86_64 in
 /// Intel's order.
 pub(crate) fn disassembly(start: usize, len: usize) -> Option<Vec<String>> {
-    let start = in_file(start);
+    disassembly_in_file(in_file(start), len)
+}
+
+/// The same of an address in the file.
+pub(crate) fn disassembly_in_file(start: usize, len: usize) -> Option<Vec<String>> {
     let mut arguments = vec![
         "-d".into(),
         "--no-show-raw-insn".into(),

@@ -14,6 +14,7 @@ mod listings;
 mod not_saved;
 mod registers;
 mod switch;
+mod thread_pointer;
 mod unwinding;
 
 /// The pages of the folder; `x86_64.md` is the one that teaches.
