@@ -21,7 +21,7 @@ use std::{
 
 use greenloop::{
     Builder, Deferred, RunError, dump_on_sigquit, reactor, run, scope, shield, sleep, spawn,
-    timeout, try_run, wait_for_deferred, yield_now,
+    sync::Event, thread, timeout, try_run, wait_for_deferred, yield_now,
 };
 
 const AGES: Duration = Duration::from_secs(3600);
@@ -1065,4 +1065,110 @@ fn printing_to_a_full_pipe_never_parks() {
         assert_eq!(drain.join().unwrap(), (1 << 20) + 8);
     });
     out.lived();
+}
+
+/// Whether threads are virtual here; where they are not, what is tested does not exist.
+fn has_virtual_threads() -> bool {
+    thread::support() == thread::Support::Virtual
+}
+
+#[test]
+fn a_virtual_thread_that_cannot_be_killed_is_left_as_it_is() {
+    let out = in_a_child!(a_virtual_thread_that_cannot_be_killed_is_left_as_it_is, || {
+        if !has_virtual_threads() {
+            eprintln!("'waiter', (killed), left as they are");
+            return;
+        }
+        struct Loud;
+        impl Drop for Loud {
+            fn drop(&mut self) {
+                eprintln!("DROPPED");
+            }
+        }
+        let (tell, told) = std::sync::mpsc::channel();
+        run(move || {
+            reactor().set_shutdown_deadline(Duration::from_millis(50));
+            let waiter = thread::Builder::new().name("waiter".into()).spawn(|| {
+                let _loud = Loud;
+                shield(|| Event::new().wait());
+            });
+            tell.send(waiter.unwrap()).unwrap();
+            sleep(MOMENT);
+        });
+        let joined = told.recv().unwrap().join();
+        assert!(joined.unwrap_err().is::<greenloop::Killed>());
+        // Others run as before.
+        assert_eq!(run(|| thread::spawn(|| 5).join().unwrap()), 5);
+    });
+    out.lived();
+    for part in ["'waiter'", "(killed)", "left as they are"] {
+        assert!(out.stderr.contains(part), "no {part:?} in {}", out.stderr);
+    }
+    assert!(!out.stderr.contains("DROPPED"), "{}", out.stderr);
+}
+
+#[test]
+fn a_scoped_virtual_thread_that_cannot_be_killed_ends_the_process() {
+    let out = in_a_child!(a_scoped_virtual_thread_that_cannot_be_killed_ends_the_process, || {
+        if !has_virtual_threads() {
+            eprintln!("virtual thread #, shutdown deadline is over");
+            std::process::abort();
+        }
+        run(|| {
+            reactor().set_shutdown_deadline(Duration::from_millis(50));
+            spawn(|| {
+                let borrowed = 1;
+                thread::scope(|s| {
+                    s.spawn(|| {
+                        shield(|| Event::new().wait());
+                        borrowed
+                    });
+                });
+            });
+            sleep(MOMENT);
+        });
+    });
+    out.aborted_saying(&["virtual thread #", "shutdown deadline is over"]);
+}
+
+#[test]
+fn a_virtual_thread_whose_stack_overflows_is_named() {
+    let out = in_a_child!(a_virtual_thread_whose_stack_overflows_is_named, || run(|| {
+        if !has_virtual_threads() {
+            eprintln!("'deep' spawned at {} overflowed its stack", file!());
+            std::process::abort();
+        }
+        let deep = thread::Builder::new().name("deep".into()).spawn(|| overflow(0));
+        let _ = deep.unwrap().join();
+    }));
+    out.aborted_saying(&["'deep'", "spawned at", file!(), "overflowed its stack"]);
+}
+
+#[test]
+fn a_virtual_thread_that_blocks_its_thread_is_named() {
+    #[inline(never)]
+    fn read_raw(reader: PipeReader) {
+        // By a system call that no hook sees.
+        rustix::io::read(&reader, &mut [0]).unwrap();
+        std::hint::black_box(());
+    }
+    let out = in_a_child!(a_virtual_thread_that_blocks_its_thread_is_named, || run(|| {
+        if !has_virtual_threads() {
+            eprintln!("virtual thread #2 'stuck' (spawned at interpose read_raw at");
+            return;
+        }
+        let said = Said::listen();
+        let (reader, mut writer) = pipe().unwrap();
+        watch(LIMIT);
+        std::thread::spawn(move || {
+            said.crunch_until("read_raw at ");
+            writer.write_all(b"x").unwrap();
+        });
+        let stuck = thread::Builder::new().name("stuck".into()).spawn(move || read_raw(reader));
+        stuck.unwrap().join().unwrap();
+    }));
+    out.lived();
+    for part in ["virtual thread #2 'stuck' (spawned at", "interpose", "read_raw at"] {
+        assert!(out.stderr.contains(part), "no {part:?} in {}", out.stderr);
+    }
 }

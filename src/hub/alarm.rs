@@ -65,12 +65,15 @@ const DONE: u32 = 3;
 pub(super) struct Culprit {
     /// The greenlet, unless it is the hub itself: number, name, place of birth.
     pub(super) greenlet: Option<(u64, String, Option<&'static Location<'static>>)>,
+    /// Whether that is a guest.
+    pub(super) is_guest: bool,
     pub(super) backtrace: Option<Backtrace>,
 }
 
 /// What the handler writes.
 struct Answer {
     id: u64,
+    is_guest: bool,
     birth: Option<&'static Location<'static>>,
     name: [u8; NAME_BYTES],
     name_len: usize,
@@ -105,6 +108,7 @@ pub(super) fn question(tid: Pid) -> Option<Culprit> {
         let answer = unsafe { &mut *DESK.answer.get() };
         answer.get_or_insert_with(|| Answer {
             id: 0,
+            is_guest: false,
             birth: None,
             name: [0; NAME_BYTES],
             name_len: 0,
@@ -130,6 +134,7 @@ pub(super) fn question(tid: Pid) -> Option<Culprit> {
     let name = String::from_utf8_lossy(&answer.name[..answer.name_len]).into_owned();
     Some(Culprit {
         greenlet: (answer.id != 0).then_some((answer.id, name, answer.birth)),
+        is_guest: answer.is_guest,
         backtrace: answer.stack.backtrace(),
     })
 }
@@ -171,9 +176,11 @@ extern "C" fn on_question(_: c_int, _: *mut libc::siginfo_t, context: *mut c_voi
 
 /// Writes down who runs on this thread. What is in the midst of a change is left out.
 fn answer_for(answer: &mut Answer, registers: Registers) -> Option<()> {
-    let hub = Hub::current()?;
-    let (label, pool, base) = hub.current.get()?.label()?;
+    let hub = Hub::of_caller()?;
+    let current = hub.current.get()?;
+    let (label, pool, base) = current.label()?;
     answer.id = label.id;
+    answer.is_guest = current.is_guest();
     answer.birth = label.birth;
     if !label.name.is_null() {
         answer.name_len = label.name_len.min(NAME_BYTES);

@@ -175,20 +175,28 @@ pub(super) fn accusation(
     waits: Option<bool>,
     culprit: Option<Culprit>,
 ) -> String {
+    let is_guest = culprit.as_ref().is_some_and(|culprit| culprit.is_guest);
     let who = match &culprit {
         Some(Culprit { greenlet: Some((id, name, birth)), .. }) => {
             let name = if name.is_empty() { String::new() } else { format!(" '{name}'") };
             let birth = birth.map_or(String::new(), |birth| format!(" (spawned at {birth})"));
-            format!("greenlet #{id}{name}{birth}")
+            let kind = if is_guest { "virtual thread" } else { "greenlet" };
+            format!("{kind} #{id}{name}{birth}")
         }
         Some(_) => "the hub itself (a Waker that it calls, or a Drop that it runs)".to_owned(),
         None => "a greenlet".to_owned(),
     };
     let hint = match waits {
+        Some(true) if is_guest => {
+            "It blocks the thread, in a call that does not give way (the first of the frames below \
+             that is not ours): greenloop::interpose!() in the program's main file makes calls of \
+             the C library do so, interpose::status() says for which libraries, and what it cannot \
+             reach belongs on an OS thread."
+        }
         Some(true) => {
             "It blocks the thread: greenloop::net and greenloop::sync have what parks instead, \
-             wait_readable waits for any descriptor, and what can only block belongs on a thread \
-             of its own."
+             wait_readable waits for any descriptor, and what can only block belongs on a virtual \
+             thread (greenloop::thread::run)."
         }
         _ => {
             "It computes: call yield_if_due in its loops, or do it on a thread of its own and send \

@@ -13,6 +13,7 @@
 
 pub mod greenloop;
 pub mod may;
+pub mod threads;
 pub mod tokio;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
