@@ -124,7 +124,7 @@ fn a_virtual_thread_has_a_rounding_of_its_own() {
         }
         value >> 22 & 3
     }
-    let set = |set: bool| drop(rounding(Some(set)));
+    let set = |set: bool| _ = rounding(Some(set));
     let Some(seen) = interleaved(set, || rounding(None)) else { return };
     assert_eq!(seen, [3, 3, 0]);
     assert_eq!(rounding(None), 0, "nor is it the hub's");
