@@ -60,7 +60,7 @@ use crate::{
 /// `futures::executor::block_on`, which blocks the thread.
 #[track_caller]
 pub fn wait_for_future<F: Future>(future: F) -> F::Output {
-    if guest::guest().is_some() {
+    if guest::guest().is_some() && Hub::current().is_none() {
         return drive_as_guest(pin!(future));
     }
     let hub = Hub::to_park().unwrap_or_else(|why| panic!("greenloop::wait_for_future: {why}"));

@@ -431,7 +431,7 @@ impl Hub {
 
     /// Whether the caller may wait: a greenlet, or a guest.
     pub(crate) fn may_wait() -> Result<(), CannotPark> {
-        match guest::guest() {
+        match guest::guest().filter(|_| Hub::current().is_none()) {
             Some(_) => Ok(()),
             None => Hub::to_park().map(drop),
         }
@@ -446,7 +446,9 @@ impl Hub {
     pub(super) fn switch_out(&self, ctl: Ctl, state: State) {
         debug_assert_eq!(self.current.get(), Some(ctl));
         #[cfg(debug_assertions)]
-        super::lint::walk();
+        if !ctl.is_guest() {
+            super::lint::walk();
+        }
         ctl.state.set(state);
         if std::thread::panicking() || ctl.unwinding.get() || self.unwinders.get() > 0 {
             self.count_unwinder(ctl);

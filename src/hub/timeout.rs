@@ -49,7 +49,8 @@ pub(super) fn here(name: &str) -> (&'static Hub, Ctl) {
 /// As [`here`], also in the code of a guest: for calls that do not wait themselves.
 #[track_caller]
 pub(super) fn here_or_guest(name: &str) -> (&'static Hub, Ctl) {
-    match guest::guest() {
+    // On the thread-locals of a guest there may be a hub, whose greenlets come first.
+    match guest::guest().filter(|_| Hub::current().is_none()) {
         Some(guest) => (guest.hub(), guest.ctl()),
         None => here(name),
     }

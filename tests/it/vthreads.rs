@@ -390,6 +390,30 @@ fn a_reactor_runs_inside_of_a_thread_and_the_outer_one_goes_on() {
 }
 
 #[test]
+fn greenlets_of_a_reactor_inside_of_a_thread_wait_by_themselves() {
+    assert_ends(|| {
+        let inner = || {
+            run(|| {
+                let ticker = spawn(|| {
+                    loop {
+                        yield_now();
+                    }
+                });
+                // Each of these would stop the whole thread, ticker and all, or be refused.
+                let late = timeout(Duration::from_millis(2), || sleep(Duration::MAX)).is_err();
+                let future =
+                    greenloop::wait_for_future(greenloop::sleep_async(Duration::from_millis(1)));
+                let threads = thread::spawn(|| thread::spawn(|| 5).join().unwrap());
+                let nested = threads.join().unwrap();
+                ticker.kill();
+                (late, future, nested)
+            })
+        };
+        assert_eq!(run(move || thread::spawn(inner).join().unwrap()), (true, (), 5));
+    });
+}
+
+#[test]
 fn a_future_is_polled_on_its_thread_and_woken_from_any() {
     run(|| {
         let thread = thread::spawn(|| {
