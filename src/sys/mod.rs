@@ -32,14 +32,6 @@
 //!
 //! epoll(7), eventfd(2), epoll_pwait2(2); Go `runtime/netpoll.go` for writing the contract first.
 
-// What a port has to bring. `.ci/elsewhere` keeps the list of what else does not compile there.
-#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
-compile_error!(
-    "greenloop runs on Linux, on x86_64 and aarch64. Another system needs a poller in `src/sys`, \
-     whose contract is written there, and a few flags of system calls elsewhere; another processor \
-     needs its system call instruction in `src/sys/raw.rs`."
-);
-
 mod epoll;
 mod raw;
 
