@@ -21,7 +21,7 @@ use std::{
 
 use futures_util::future::try_join_all;
 use greenloop::{
-    Deferred, Failure, HyperRuntime, JoinError,
+    Deferred, Failure, HyperRuntime,
     net::{TcpListener, TcpStream},
     sleep, spawn, wait_for_deferred, wait_for_future, wait_for_greenlet,
 };
@@ -64,7 +64,7 @@ pub(crate) fn tour(urls: &[Uri]) -> Result<[usize; 3], Failure> {
                 spawn(move || blocking::fetch(&agent, &url))
             };
             let all: Vec<_> = urls.iter().map(fetch).collect();
-            all.into_iter().map(|g| g.join().map_err(JoinError::into_failure)?).collect()
+            all.into_iter().map(|g| g.join()?).collect()
         })?,
         timed("callbacks", || {
             let all: Vec<_> = urls.iter().map(fetch_by_callbacks).collect();
@@ -112,7 +112,7 @@ fn open(url: &Uri) -> Deferred<SendRequest<Empty<Bytes>>> {
 async fn fetch_async(url: &Uri) -> Result<usize, Failure> {
     let authority = authority(url);
     let connecting = spawn(move || TcpStream::connect(authority));
-    let stream = connecting.await.map_err(JoinError::into_failure)??;
+    let stream = connecting.await??;
     let (mut sender, connection) = handshake(stream).await?;
     HyperRuntime.execute(connection);
     let response = sender.send_request(request(url)).await?;

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use greenloop::{Failure, JoinError, net::TcpListener, sleep, spawn, wait_for_future};
+use greenloop::{Failure, net::TcpListener, sleep, spawn, wait_for_future};
 
 const DELAY: Duration = Duration::from_millis(100);
 
@@ -56,7 +56,7 @@ pub(crate) fn fetch_all(urls: &[String]) -> Result<Vec<String>, Failure> {
         })
     };
     let all: Vec<_> = urls.iter().map(fetch).collect();
-    all.into_iter().map(|g| g.join().map_err(JoinError::into_failure)?).collect()
+    all.into_iter().map(|g| g.join()?).collect()
 }
 
 /// A server on the same thread, on greenloop's own sockets: one request a connection.

@@ -32,7 +32,7 @@ use std::{
 };
 
 use greenloop::{
-    Deferred, Failure, JoinError, Resolver,
+    Deferred, Failure, Resolver,
     net::{TcpListener, TcpStream},
     spawn, spawn_later, timeout, wait_for_deferred, wait_for_future, wait_for_greenlet,
 };
@@ -133,7 +133,7 @@ async fn two_prices(client: &Client, one: &str, other: &'static str) -> Result<u
     let market = client.market;
     let deferred = client.price(one);
     let greenlet = spawn(move || price(market, other));
-    Ok(deferred.await? + greenlet.await.map_err(JoinError::into_failure)??)
+    Ok(deferred.await? + greenlet.await??)
 }
 
 async fn asynchronous(client: Client) -> Result<(), Failure> {
@@ -157,7 +157,7 @@ pub(crate) fn tour(delay: Duration) -> Result<Duration, Failure> {
     let callbacks = callbacks(&client);
     wait_for_future(asynchronous(client.clone()))?;
     wait_for_deferred(callbacks)?;
-    straight_line.join().map_err(JoinError::into_failure)??;
+    straight_line.join()??;
     let took = client.started.elapsed();
     let (together, apart) = (took.as_millis(), 8 * ms);
     println!(

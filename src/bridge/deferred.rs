@@ -15,7 +15,7 @@ use std::{
 
 use super::task::Task;
 use crate::{
-    Cancelled, Deferred, Elapsed, Failure, Greenlet, JoinError, Killed,
+    Deferred, Elapsed, Failure, Greenlet, JoinError, Killed,
     deferred::{Arrival, CancelHandle, mark_waited},
     hub::{
         Hub,
@@ -200,21 +200,6 @@ pub fn wait_for_greenlet<T: 'static>(greenlet: Greenlet<T>) -> Deferred<T> {
         }
     });
     deferred
-}
-
-impl JoinError {
-    /// The error as a [`Failure`]: [`Cancelled`] for a kill, [`Killed`] for one with a reason, the
-    /// panic for a panic.
-    pub fn into_failure(self) -> Failure {
-        match self {
-            JoinError::Killed(killed) if killed.reason().is_some() => Failure::new(killed),
-            JoinError::Killed(_) => Failure::new(Cancelled),
-            JoinError::Panicked(panic) => {
-                let (payload, place, backtrace) = panic.into_parts();
-                Failure::from_panic(payload, place, backtrace.map(|b| b.to_string()))
-            }
-        }
-    }
 }
 
 /// The future that a [`Deferred`] becomes when it is awaited. Dropping it cancels the Deferred.

@@ -9,6 +9,7 @@
 use super::cause::{self, Grave};
 use super::debug::Trail;
 use super::nested;
+use super::unwinds::Unwinds;
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::error::Error;
@@ -114,8 +115,14 @@ enum Kind {
 }
 
 impl Failure {
-    /// Makes a Failure of an error.
+    /// Makes a Failure of an error. Of a [`JoinError`](crate::JoinError), as
+    /// [`into_failure`](crate::JoinError::into_failure) does: a panic stays a panic.
     pub fn new(error: impl Error + Send + Sync + 'static) -> Failure {
+        let mut error = Some(error);
+        if let Some(failure) = Unwinds::take_failure(&mut error) {
+            return failure;
+        }
+        let error = error.expect("it tells of no unwind, so it was left");
         Failure::of(Box::new(error), Backtrace::capture())
     }
 

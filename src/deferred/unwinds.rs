@@ -4,6 +4,8 @@
 //! greenlets on purpose, and such a *kill* that passes through a callback belongs to the greenlet,
 //! not to the chain. This floor cannot know their payloads, so it asks through [`Unwinds`], which
 //! they install. Until then nothing is a kill, and panics have neither place nor backtrace.
+//! An unwind may also come as an error, from whoever waited for its greenlet: as a Failure it is
+//! again what it was.
 
 use super::failure::Failure;
 use std::any::Any;
@@ -20,6 +22,9 @@ pub(crate) struct Unwinds {
     pub(crate) resume_kill: fn(Box<dyn Any + Send>),
     /// Takes what the panic hook noted about the panic that was just caught on this thread.
     pub(crate) panic_details: fn() -> PanicDetails,
+    /// Takes an error that tells of an unwind, and gives the Failure that it is; given an
+    /// `Option` of any other error, it leaves that alone.
+    pub(crate) take_failure: fn(&mut dyn Any) -> Option<Failure>,
 }
 
 /// What a panic hook notes about a panic.
@@ -43,6 +48,7 @@ const UNKNOWN: Unwinds = Unwinds {
         }
     },
     panic_details: PanicDetails::default,
+    take_failure: |_| None,
 };
 
 #[cfg(test)]
@@ -61,6 +67,11 @@ impl Unwinds {
     /// Goes on with a kill, as the floors above say.
     pub(super) fn resume(kill: Box<dyn Any + Send>) {
         (Unwinds::installed().resume_kill)(kill);
+    }
+
+    /// Takes the error out, if it tells of an unwind.
+    pub(super) fn take_failure<E: 'static>(error: &mut Option<E>) -> Option<Failure> {
+        (Unwinds::installed().take_failure)(error)
     }
 
     fn installed() -> Unwinds {

@@ -17,6 +17,7 @@ use std::{
     fmt,
     panic::Location,
     rc::Rc,
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -27,7 +28,7 @@ use super::{
     park::{Mode, Wait, WaitOn, Wake},
     unwind::{self, PanicNote},
 };
-use crate::{Failure, report, time::Deadline};
+use crate::{Cancelled, Failure, report, time::Deadline};
 
 /// Reports what a waker has panicked with: nobody else hears of it, for the hook only notes what a
 /// greenlet panics with.
@@ -91,10 +92,24 @@ pub enum JoinError {
 pub struct Panic(Box<PanicParts>);
 
 struct PanicParts {
-    payload: Box<dyn Any + Send>,
+    payload: Payload,
     message: String,
     place: Option<String>,
     backtrace: Option<Backtrace>,
+}
+
+/// A payload is `Send` but need not be `Sync`, and an error has to be both. Nobody can reach it
+/// through a shared reference: the lock is never taken, and tells the compiler so.
+struct Payload(Mutex<Box<dyn Any + Send>>);
+
+impl Payload {
+    fn new(payload: Box<dyn Any + Send>) -> Payload {
+        Payload(Mutex::new(payload))
+    }
+
+    fn into_inner(self) -> Box<dyn Any + Send> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Whom the end makes ready. One at most, because the handle that waits is not shared.
@@ -529,6 +544,7 @@ impl JoinError {
         let message = unwind::message_of(&*payload);
         let note = note.filter(|note| note.is_of(&message));
         let (place, backtrace) = note.map_or((None, None), |n| (n.place, n.backtrace));
+        let payload = Payload::new(payload);
         JoinError::Panicked(Panic(Box::new(PanicParts { payload, message, place, backtrace })))
     }
 
@@ -560,7 +576,7 @@ impl JoinError {
                 let note =
                     PanicNote { message, place, backtrace, printed: false, was_unwinding: false };
                 ctl.rare(|rare| rare.panic = Some(Box::new(note)));
-                unwind::rethrow(Some(ctl), payload)
+                unwind::rethrow(Some(ctl), payload.into_inner())
             }
         }
     }
@@ -569,6 +585,36 @@ impl JoinError {
     pub(super) fn told_to_scope() -> JoinError {
         let message = "what it failed with was given to its scope";
         JoinError::from_payload(Box::new(message), None)
+    }
+
+    /// The error as a [`Failure`]: [`Cancelled`] for a kill, [`Killed`] for one with a reason, the
+    /// panic for a panic. So does `?` where a Failure is to be returned.
+    ///
+    /// ```
+    /// use greenloop::{Failure, run, spawn};
+    /// fn counted() -> Result<usize, Failure> {
+    ///     let lines = spawn(|| std::fs::read_to_string("Cargo.toml")).join()??;
+    ///     Ok(lines.len())
+    /// }
+    /// run(|| assert!(counted().is_ok()));
+    /// ```
+    pub fn into_failure(self) -> Failure {
+        match self {
+            JoinError::Killed(killed) if killed.reason().is_some() => Failure::new(killed),
+            JoinError::Killed(_) => Failure::new(Cancelled),
+            JoinError::Panicked(Panic(parts)) => {
+                let PanicParts { payload, place, backtrace, .. } = *parts;
+                let backtrace = backtrace.map(|backtrace| backtrace.to_string());
+                Failure::from_panic(payload.into_inner(), place, backtrace)
+            }
+        }
+    }
+
+    /// Takes the error that a place for one may have in it: for [`Failure::new`], which knows
+    /// nothing of this type.
+    pub(super) fn take_failure(place: &mut dyn Any) -> Option<Failure> {
+        let error = place.downcast_mut::<Option<JoinError>>()?.take();
+        error.map(JoinError::into_failure)
     }
 
     /// How it was killed, if it was.
@@ -600,7 +646,7 @@ impl JoinError {
     pub fn try_into_panic(self) -> Result<Box<dyn Any + Send>, JoinError> {
         match self {
             JoinError::Killed(_) => Err(self),
-            JoinError::Panicked(panic) => Ok(panic.0.payload),
+            JoinError::Panicked(panic) => Ok(panic.0.payload.into_inner()),
         }
     }
 }
@@ -630,14 +676,6 @@ impl Panic {
     /// The backtrace of the panic; captured when `RUST_BACKTRACE` says so.
     pub fn backtrace(&self) -> Option<&Backtrace> {
         self.0.backtrace.as_ref()
-    }
-
-    /// Payload, place and backtrace, for a [`Failure`].
-    pub(crate) fn into_parts(self) -> (Box<dyn Any + Send>, Option<String>, Option<Backtrace>) {
-        {
-            let PanicParts { payload, place, backtrace, .. } = *self.0;
-            (payload, place, backtrace)
-        }
     }
 }
 

@@ -22,6 +22,7 @@ use super::{
     Hub,
     control::{Ctl, Role},
     guest,
+    join::JoinError,
 };
 use crate::{
     deferred::{PanicDetails, Unwinds},
@@ -167,7 +168,8 @@ pub(super) fn install_hook() {
         return; // std forbids it now; the next `run` does it.
     }
     INSTALL.call_once(|| {
-        Unwinds { is_kill, resume_kill, panic_details }.install();
+        let take_failure = JoinError::take_failure;
+        Unwinds { is_kill, resume_kill, panic_details, take_failure }.install();
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             let hub = Hub::current();

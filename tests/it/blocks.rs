@@ -477,7 +477,7 @@ fn a_block_that_awaits_something_else_is_dropped() {
             let _guard = guard;
             let greenlet = spawn(|| sleep(LONG));
             noted.add("awaits");
-            greenlet.await.map_err(|error| error.into_failure())?;
+            greenlet.await?;
             Ok::<_, Failure>(1)
         });
         settle();
@@ -493,8 +493,7 @@ fn a_block_that_awaits_something_else_is_dropped() {
 fn a_block_that_is_about_to_be_ready_when_it_is_cancelled_gives_its_result() {
     run(|| {
         let greenlet = spawn(|| 7);
-        let block =
-            Deferred::from_future(async { greenlet.await.map_err(|error| error.into_failure()) });
+        let block = Deferred::from_future(greenlet.into_future());
         settle();
         block.cancel();
         assert_eq!(wait_for_deferred(block).unwrap(), 7);

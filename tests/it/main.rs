@@ -16,6 +16,7 @@ mod hub;
 mod hyper;
 mod inside;
 mod io;
+mod join;
 mod kill;
 mod kills_everywhere;
 mod lines;

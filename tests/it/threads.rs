@@ -111,9 +111,8 @@ fn handles_sockets_and_errors_may_go_anywhere() {
     shared::<(LocalKey<std::rc::Rc<()>>, ContextVar<std::rc::Rc<()>>)>();
     // Whoever polls them waits on a hub of its own.
     shared::<(Sleeping, Readiness<'_>)>();
-    // A panic's payload need not be `Sync`.
-    send::<JoinError>();
-    send::<Panic>();
+    // Whatever the payload of a panic is: nobody reaches it through them.
+    shared::<(JoinError, Panic)>();
 }
 
 /// It names no hub: it serves that of the thread that it is used on.

@@ -233,6 +233,7 @@ fn with_kills<R>(run: impl FnOnce() -> R) -> R {
             place: Some("there.rs:1:2".to_owned()),
             backtrace: Some("frame by frame".to_owned()),
         },
+        take_failure: |_| None,
     }));
     let outcome = run();
     UNWINDS_OF_TEST.set(None);
