@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::select::{Arm, End, Selected, wait};
+use super::select::{Arm, Cover, End, Selected, wait};
 use crate::{
     Elapsed, Greenlet, JoinError,
     hub::{
@@ -86,8 +86,9 @@ pub fn wait_for_future_timeout<F: Future>(
     future: F,
     limit: Duration,
 ) -> Result<F::Output, Elapsed> {
+    let cover = Cover::new();
     let (future, time) = (pin!(future), pin!(sleep_async(limit)));
-    match wait(Arm::new(future, true, Arm::new(time, true, End))) {
+    match wait(&cover, Arm::new(future, true, Arm::new(time, true, End))) {
         Selected::This(output) => Ok(output),
         Selected::Later(_) => Err(Elapsed::new()),
     }

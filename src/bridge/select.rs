@@ -10,7 +10,8 @@
 //! - **Nothing is lost.** The arms are polled in place, on the greenlet that selects. When one is
 //!   ready, the others are dropped before its body runs: they leave their lines, and what they were
 //!   handed meanwhile goes to the next in line. An arm that is to outlive the select is passed as
-//!   `&mut`.
+//!   `&mut`. They are dropped in a shield, so that one whose destructor waits cannot be where a kill
+//!   takes away what the winner was handed.
 //! - **The first arm that is ready wins, in the order in which they are written.** The same program
 //!   does the same each time, and the arm that matters most is written first. An arm that is always
 //!   ready starves those behind it.
@@ -22,6 +23,7 @@
 //! `biased`, for arms that are futures; gevent `rawlink`, `unlink`.
 
 use std::{
+    cell::OnceCell,
     convert::Infallible,
     future::{Future, poll_fn},
     pin::{Pin, pin},
@@ -32,7 +34,7 @@ use std::{
 use super::future::drive;
 use crate::{
     Elapsed,
-    hub::{Hub, park::WaitOn, waker::Shared},
+    hub::{Hub, Shield, park::WaitOn, waker::Shared},
 };
 
 /// Waits for the first of several things, and runs what is to be done with it.
@@ -73,7 +75,9 @@ use crate::{
 /// # Cancellation
 ///
 /// Cancellation point: always. A kill or an elapsed [`timeout`](crate::timeout) drops all arms and
-/// unwinds: nothing was taken. Infallible: where a kill cannot unwind, the wait goes on.
+/// unwinds: nothing was taken. One that comes when an arm has won, while another one's destructor
+/// waits, unwinds at the next cancellation point: the winner's body begins. Infallible: where a kill
+/// cannot unwind, the wait goes on.
 ///
 /// # Examples
 ///
@@ -140,7 +144,8 @@ macro_rules! select {
 macro_rules! __select_parsed {
     (@arms $arms:tt default => $body:expr $(,)?) => {
         match {
-            let selected = $crate::__select_parsed!(@pin try_wait [] $arms);
+            let cover = $crate::__select::Cover::new();
+            let selected = $crate::__select_parsed!(@pin try_wait cover [] $arms);
             selected
         } {
             ::std::option::Option::Some(selected) => {
@@ -162,8 +167,9 @@ macro_rules! __select_parsed {
     };
     (@arms $arms:tt) => {
         match {
-            // The temporaries of the arms end with this statement, before the body runs.
-            let selected = $crate::__select_parsed!(@pin wait [] $arms);
+            let cover = $crate::__select::Cover::new();
+            // The arms and their temporaries end with this statement, before the body runs.
+            let selected = $crate::__select_parsed!(@pin wait cover [] $arms);
             selected
         } {
             selected => $crate::__select_parsed!(@match selected $arms),
@@ -190,18 +196,20 @@ macro_rules! __select_parsed {
     };
 
     (
-        @pin $wait:ident [$($pinned:tt)*]
+        @pin $wait:ident $cover:ident [$($pinned:tt)*]
         [[$p:tt ($future:expr) ($enabled:expr) $b:tt] $($arms:tt)*]
     ) => {
         match (::std::future::IntoFuture::into_future($future), $enabled) {
             (future, enabled) => {
                 let future = ::std::pin::pin!(future);
-                $crate::__select_parsed!(@pin $wait [$($pinned)* (future, enabled)] [$($arms)*])
+                $crate::__select_parsed!(
+                    @pin $wait $cover [$($pinned)* (future, enabled)] [$($arms)*]
+                )
             }
         }
     };
-    (@pin $wait:ident [$($pinned:tt)*] []) => {
-        $crate::__select::$wait($crate::__select_parsed!(@chain $($pinned)*))
+    (@pin $wait:ident $cover:ident [$($pinned:tt)*] []) => {
+        $crate::__select::$wait(&$cover, $crate::__select_parsed!(@chain $($pinned)*))
     };
 
     (@chain ($future:ident, $enabled:ident) $($rest:tt)*) => {
@@ -294,20 +302,40 @@ impl Arms for End {
     }
 }
 
+/// From the moment at which an arm has won until it is dropped, after the arms, neither a kill nor a
+/// timeout unwinds: the destructor of one that lost may wait.
+#[derive(Debug, Default)]
+pub struct Cover(OnceCell<Shield>);
+
+impl Cover {
+    /// Covers nothing yet.
+    pub fn new() -> Cover {
+        Cover::default()
+    }
+
+    fn begin(&self) {
+        self.0.get_or_init(Shield::raise);
+    }
+}
+
 /// Waits for the first arm that is ready.
 #[track_caller]
-pub fn wait<A: Arms>(mut arms: A) -> A::Output {
+pub fn wait<A: Arms>(cover: &Cover, mut arms: A) -> A::Output {
     assert!(
         arms.has_enabled(),
         "greenloop::select!: no arm is enabled, so it would wait for ever; add `default => …`"
     );
-    first("select!", |context| arms.poll(context), || false).expect("it is never given up")
+    let output = first("select!", |context| arms.poll(context), || false);
+    cover.begin();
+    output.expect("it is never given up")
 }
 
 /// Polls each arm once.
 #[track_caller]
-pub fn try_wait<A: Arms>(mut arms: A) -> Option<A::Output> {
-    first("select!", |context| arms.poll(context), || true)
+pub fn try_wait<A: Arms>(cover: &Cover, mut arms: A) -> Option<A::Output> {
+    let output = first("select!", |context| arms.poll(context), || true);
+    cover.begin();
+    output
 }
 
 /// Polls until something is ready, or, after a poll, given up.

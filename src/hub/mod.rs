@@ -111,6 +111,7 @@ pub(crate) use direct::{Cut, Director};
 pub(crate) use group::Member;
 pub(crate) use quiet::settle;
 pub(crate) use run::try_run_on;
+pub(crate) use timeout::Shield;
 pub(crate) use unwind::message_of;
 
 use self::{

@@ -325,34 +325,53 @@ pub(super) fn inherit(deadline: Option<Deadline>) {
 ///
 /// trio's shielded scopes; Python's `asyncio.shield` for Deferreds.
 pub fn shield<T>(f: impl FnOnce() -> T) -> T {
-    let Some(ctl) = unwind::caller() else { return f() };
-    struct Restore {
-        ctl: Ctl,
-        shielded: bool,
-        endable: bool,
-        /// How many timeouts were held back before; none if there is nothing to restore.
-        frames: Option<usize>,
+    let _shield = Shield::raise();
+    f()
+}
+
+/// What [`shield`] is made of: as long as it lives, neither a kill nor an outer timeout unwinds its
+/// greenlet. Those of one greenlet go in the reverse of the order in which they came.
+#[derive(Debug)]
+#[must_use = "it ends when it is dropped"]
+pub(crate) struct Shield(Option<Restore>);
+
+/// What was, before a shield.
+#[derive(Debug)]
+struct Restore {
+    ctl: Ctl,
+    shielded: bool,
+    endable: bool,
+    /// How many timeouts were held back before; none if there is nothing to restore.
+    frames: Option<usize>,
+}
+
+impl Shield {
+    /// Begins one around what the current greenlet does from now on. None is needed elsewhere.
+    pub(crate) fn raise() -> Shield {
+        let Some(ctl) = unwind::caller() else { return Shield(None) };
+        // Without a timeout around it (nearly always) there is nothing to hold back.
+        let is_timed = !ctl.set_frames_deadline(Deadline::NEVER).is_never();
+        let endable = ctl.set_endable(false);
+        let frames = (is_timed || endable).then(|| {
+            ctl.rare(|rare| std::mem::replace(&mut rare.shielded_frames, rare.frames.len()))
+        });
+        Shield(Some(Restore { ctl, shielded: ctl.set_shielded(true), endable, frames }))
     }
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            self.ctl.set_shielded(self.shielded);
-            if let Some(frames) = self.frames {
-                let deadline = self.ctl.rare(|rare| {
-                    rare.shielded_frames = frames;
-                    rare.frames_deadline()
-                });
-                self.ctl.set_frames_deadline(deadline);
-                self.ctl.set_endable(self.endable);
-            }
+}
+
+impl Drop for Shield {
+    fn drop(&mut self) {
+        let Some(Restore { ctl, shielded, endable, frames }) = self.0.take() else { return };
+        ctl.set_shielded(shielded);
+        if let Some(frames) = frames {
+            let deadline = ctl.rare(|rare| {
+                rare.shielded_frames = frames;
+                rare.frames_deadline()
+            });
+            ctl.set_frames_deadline(deadline);
+            ctl.set_endable(endable);
         }
     }
-    // Without a timeout around it (nearly always) there is nothing to hold back.
-    let is_timed = !ctl.set_frames_deadline(Deadline::NEVER).is_never();
-    let endable = ctl.set_endable(false);
-    let frames = (is_timed || endable)
-        .then(|| ctl.rare(|rare| std::mem::replace(&mut rare.shielded_frames, rare.frames.len())));
-    let _restore = Restore { ctl, shielded: ctl.set_shielded(true), endable, frames };
-    f()
 }
 
 impl Hub {

@@ -1,6 +1,8 @@
 //! The kill harness of `testing`, and every primitive that blocks under it: cut short at each of
 //! its suspensions, it leaves nothing behind, holds nothing, and loses nothing.
 
+mod select;
+
 use std::{
     any::Any,
     cell::{Cell, RefCell},
