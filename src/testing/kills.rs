@@ -18,7 +18,7 @@ use super::{
 use crate::{
     Elapsed, Greenlet, JoinError,
     hub::{Cut, Director},
-    spawn, timeout, yield_now,
+    reactor, spawn, timeout, yield_now,
 };
 
 /// Suspensions of a target at most: more mean that it never ends.
@@ -95,7 +95,8 @@ impl KillEverywhere {
     }
 
     /// Has the process's open descriptors counted too, before and after each run: only where nobody
-    /// else opens any meanwhile, so in a process of its own and not beside other tests.
+    /// else opens any meanwhile, so in a process of its own and not beside other tests. There is no
+    /// watchdog then.
     #[must_use]
     pub fn count_descriptors(mut self) -> KillEverywhere {
         self.counts_descriptors = true;
@@ -110,7 +111,10 @@ impl KillEverywhere {
     pub fn run(&self, scenario: impl Fn(&Case)) -> u32 {
         if self.counts_descriptors {
             // What the first run of a process opens for good is not the scenario's.
-            super::run(yield_now);
+            super::run(|| {
+                stop_watchdog();
+                yield_now();
+            });
         }
         match &self.seeds {
             None => self.run_in_order(None, &scenario),
@@ -146,6 +150,9 @@ impl KillEverywhere {
         let case = Rc::new(Case { plan, shuffle, ..Case::default() });
         let before = self.counts_descriptors.then(count_descriptors);
         let ended = attempt(Rc::clone(&case) as _, || {
+            if self.counts_descriptors {
+                stop_watchdog();
+            }
             scenario(&case);
             assert!(case.target.get() > 0, "the scenario has no target");
             assert_nothing_left();
@@ -158,6 +165,12 @@ impl KillEverywhere {
         assert_eq!(before, after, "descriptors open before and after: {case}{seed}");
         case.was_cut.get()
     }
+}
+
+/// Where descriptors are counted, the watchdog must not open files to name who is slow, on a thread
+/// of its own.
+fn stop_watchdog() {
+    reactor().set_watchdog(None).expect("to stop it needs nothing");
 }
 
 /// How many descriptors the process has open.

@@ -2,6 +2,8 @@
 //! its suspensions, it leaves nothing behind, holds nothing, and loses nothing.
 
 mod select;
+mod server;
+mod sync;
 
 use std::{
     any::Any,
