@@ -1,6 +1,10 @@
 //! Seeded schedules, and what holds of each primitive in whatever order greenlets run, with kills
 //! and timeouts between.
 
+mod select;
+mod server;
+mod sync;
+
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeSet,
