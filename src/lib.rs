@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 
-/// Either all of it, or one error and nothing after it. Of this name and shape because rustfmt looks
-/// for modules in no other macro.
+/// Either all of it, or one error and nothing after it. Of this name and shape because rustfmt
+/// looks for modules in no other macro.
 macro_rules! cfg_if {
     (if #[cfg($here:meta)] { $($all:item)* } else { $error:item }) => {
         $(#[cfg($here)] $all)*

@@ -171,12 +171,13 @@ fn wait_until<T: 'static>(
 ///
 /// Shape: the greenlet's value becomes the Deferred's. Callbacks run on a callback greenlet, so
 /// they may block. Cancelling the Deferred kills the greenlet, and fires the Deferred with
-/// [`Cancelled`].
+/// [`Cancelled`](crate::Cancelled).
 ///
 /// # Errors
 ///
-/// The Deferred fails with [`Cancelled`] when the greenlet was killed, with [`Killed`] when that
-/// was for a reason, and with the panic (its message, place and backtrace) when it panicked.
+/// The Deferred fails with [`Cancelled`](crate::Cancelled) when the greenlet was killed, with
+/// [`Killed`] when that was for a reason, and with the panic (its message, place and backtrace) when
+/// it panicked.
 ///
 /// # Cancellation
 ///
