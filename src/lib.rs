@@ -23,6 +23,8 @@ cfg_if! {
         mod deferred;
         mod dns;
         mod hub;
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        pub mod interpose;
         pub mod net;
         pub mod process;
         mod reactor;

@@ -36,4 +36,4 @@ mod epoll;
 mod raw;
 
 pub(crate) use epoll::{Event, Poller, PollerWaker};
-pub(crate) use raw::refill_return_predictor;
+pub(crate) use raw::{refill_return_predictor, syscall6};

@@ -56,7 +56,7 @@ pub(super) fn epoll_pwait2(
 ///
 /// Whatever the system call demands of its arguments.
 #[cfg(target_arch = "x86_64")]
-unsafe fn syscall6(number: usize, a: [usize; 6]) -> isize {
+pub(crate) unsafe fn syscall6(number: usize, a: [usize; 6]) -> isize {
     let result: isize;
     // SAFETY: the kernel's convention: number and result in rax, arguments in rdi, rsi, rdx, r10,
     // r8, r9; rcx and r11 are lost; the stack is untouched.
@@ -77,7 +77,7 @@ unsafe fn syscall6(number: usize, a: [usize; 6]) -> isize {
 ///
 /// Whatever the system call demands of its arguments.
 #[cfg(target_arch = "aarch64")]
-unsafe fn syscall6(number: usize, a: [usize; 6]) -> isize {
+pub(crate) unsafe fn syscall6(number: usize, a: [usize; 6]) -> isize {
     let result: isize;
     // SAFETY: the kernel's convention: number in x8, arguments in x0 to x5, result in x0; the stack
     // is untouched.
