@@ -44,10 +44,10 @@ mod stack;
 mod tests;
 
 pub(crate) use float::FloatControl;
-pub(crate) use overflow::{AltStack, call_replaced, catch_overflows};
+pub(crate) use overflow::{AltStack, call_replaced, catch_overflows, stack_around};
 pub(crate) use pool::StackPool;
 pub(crate) use snapshot::{Registers, Snapshot};
-pub(crate) use stack::{HEAD_BYTES, Label, STACK_BYTES_DEFAULT, Stack};
+pub(crate) use stack::{GUARD_BYTES, HEAD_BYTES, Label, STACK_BYTES_DEFAULT, Stack};
 
 use corosensei::{Coroutine as Switch, CoroutineResult, Yielder};
 

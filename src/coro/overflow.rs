@@ -24,6 +24,7 @@ use std::{
     ffi::c_int,
     io::{self, Write},
     mem::MaybeUninit,
+    ops::Range,
     ptr,
     sync::{
         Once, OnceLock,
@@ -119,6 +120,21 @@ fn overflowed(fault: usize) -> Option<(Label, usize)> {
         return Some((label, slot_bytes - GUARD_BYTES));
     }
     None
+}
+
+/// The part that frames may use of the stack on which `address` lies; None: it is on none of ours.
+pub(crate) fn stack_around(address: usize) -> Option<Range<usize>> {
+    records().find_map(|record| {
+        let start = record.address.load(Ordering::Acquire);
+        let len = record.len.load(Ordering::Relaxed);
+        let slot_bytes = record.slot_bytes.load(Ordering::Relaxed);
+        if start <= CLAIMED || !(start..start + len).contains(&address) {
+            return None;
+        }
+        let index = (address - start) / slot_bytes;
+        let limit = start + index * slot_bytes;
+        Some(limit + GUARD_BYTES..head_of(limit, slot_bytes, index))
+    })
 }
 
 /// The action that was installed before ours.

@@ -1,7 +1,7 @@
 //! Names to addresses, off the loop: a few OS threads ask the system's resolver.
 //!
 //! Floor 6. Uses: `hub::park`, the inbox, `pool`. Used by: `net`, for names that are not literal
-//! addresses. Knows nothing of: sockets.
+//! addresses; `interpose`, for calls of libc that block. Knows nothing of: sockets.
 //!
 //! # Contract
 //!
@@ -32,10 +32,12 @@ mod tests;
 use std::{
     io,
     net::{SocketAddr, ToSocketAddrs},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
+    thread,
 };
 
-use self::pool::{Job, Pool};
+use self::pool::Pool;
 use crate::{
     hub::{
         Hub, Message, fork, guest,
@@ -72,10 +74,14 @@ static POOLS: [Pool; GENERATIONS] = [const { Pool::new() }; GENERATIONS];
 /// getaddrinfo(3), through `std::net::ToSocketAddrs`.
 pub(crate) fn resolve(host: &str, port: u16) -> Answer {
     let host = host.to_owned();
-    let pool = POOLS.get(fork::generation()).ok_or_else(|| {
+    ask(pool()?, move || Ok((host.as_str(), port).to_socket_addrs()?.collect()))
+}
+
+/// The threads of this process.
+fn pool() -> io::Result<&'static Pool> {
+    POOLS.get(fork::generation()).ok_or_else(|| {
         io::Error::other("too many forks deep for names to be looked up; pass addresses")
-    })?;
-    ask(pool, move || Ok((host.as_str(), port).to_socket_addrs()?.collect()))
+    })
 }
 
 /// Has `question` answered by a thread of `pool`, and parks until it is.
@@ -87,58 +93,133 @@ fn ask(pool: &'static Pool, question: impl FnOnce() -> Answer + Send + 'static) 
     hub.checkpoint(Mode::Fallible);
     let wait = Wait::begin(hub, WaitOn::Offload)?;
     let _owed = hub.reactor.owe();
-    let reply = Reply::new(hub, wait.wake());
-    let asked = Asked { pool, answer: Arc::clone(&reply.answer) };
-    pool.submit(Job { question: Box::new(question), reply })?;
+    let asked = Asked::of(pool, hub, wait.wake(), question)?;
     wait.park(Deadline::NEVER, Mode::Fallible)?;
     asked.take().unwrap_or_else(|| Err(io::Error::other("the thread that resolves names panicked")))
 }
 
-/// Where an answer is left for the greenlet that asked.
-type Slot = Mutex<Option<Answer>>;
+/// Where an answer is left for whoever asked.
+type Slot<T> = Mutex<Option<T>>;
 
-/// The asking greenlet's end of a question; taken back when dropped (`DNS-2`).
-struct Asked {
-    pool: &'static Pool,
-    answer: Arc<Slot>,
+/// The asking end of a question; taken back when dropped (`DNS-2`).
+pub(crate) struct Asked<T> {
+    /// None: it has a thread of its own, and cannot be taken back.
+    pool: Option<&'static Pool>,
+    answer: Arc<Slot<T>>,
 }
 
-impl Asked {
-    fn take(&self) -> Option<Answer> {
+impl<T: Send + 'static> Asked<T> {
+    /// Asks a thread of `pool`; `wake` tells of the answer.
+    fn of(
+        pool: &'static Pool,
+        hub: &Hub,
+        wake: Wake,
+        question: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<Asked<T>> {
+        let (job, answer) = Job::new(hub, wake, question);
+        pool.submit(job)?;
+        Ok(Asked { pool: Some(pool), answer })
+    }
+
+    /// Asks one of the threads that resolve names; `wake` tells `hub` of the answer.
+    ///
+    /// # Errors
+    ///
+    /// Those of starting a thread.
+    #[cfg_attr(not(target_env = "gnu"), expect(dead_code, reason = "for `interpose`"))]
+    pub(crate) fn of_resolver(
+        hub: &Hub,
+        wake: Wake,
+        question: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<Asked<T>> {
+        Asked::of(pool()?, hub, wake, question)
+    }
+
+    /// Asks a thread that is started for this: the answer may take as long as it likes.
+    ///
+    /// # Errors
+    ///
+    /// Those of starting a thread.
+    #[cfg_attr(not(target_env = "gnu"), expect(dead_code, reason = "for `interpose`"))]
+    pub(crate) fn of_a_new_thread(
+        hub: &Hub,
+        wake: Wake,
+        question: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<Asked<T>> {
+        let (job, answer) = Job::new(hub, wake, question);
+        thread::Builder::new().name("greenloop-call".into()).spawn(|| job.run())?;
+        Ok(Asked { pool: None, answer })
+    }
+}
+
+impl<T> Asked<T> {
+    /// The answer. None: there is none yet, or the question panicked.
+    pub(crate) fn take(&self) -> Option<T> {
         self.answer.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-impl Drop for Asked {
+impl<T> Drop for Asked<T> {
     fn drop(&mut self) {
         // One holder: the job has left the queue and its thread is done with it.
-        if Arc::strong_count(&self.answer) > 1 {
-            self.pool.withdraw(&self.answer);
+        if Arc::strong_count(&self.answer) > 1
+            && let Some(pool) = self.pool
+        {
+            pool.withdraw(Arc::as_ptr(&self.answer).addr());
         }
     }
 }
 
+/// One question, and how to answer it.
+struct Job {
+    /// Where its answer is to be left, which nobody else's is.
+    number: usize,
+    work: Box<dyn FnOnce() + Send>,
+}
+
+impl Job {
+    fn new<T: Send + 'static>(
+        hub: &Hub,
+        wake: Wake,
+        question: impl FnOnce() -> T + Send + 'static,
+    ) -> (Job, Arc<Slot<T>>) {
+        let reply = Reply::new(hub, wake);
+        let answer = Arc::clone(&reply.answer);
+        let work = move || {
+            // A panic of a question is told by the reply's silence (`DNS-1`).
+            if let Ok(answer) = catch_unwind(AssertUnwindSafe(question)) {
+                reply.send(answer);
+            }
+        };
+        (Job { number: Arc::as_ptr(&answer).addr(), work: Box::new(work) }, answer)
+    }
+
+    fn run(self) {
+        (self.work)();
+    }
+}
+
 /// The pool's end of a question: wakes the asker when dropped (`DNS-1`).
-struct Reply {
-    answer: Arc<Slot>,
+struct Reply<T> {
+    answer: Arc<Slot<T>>,
     inbox: Arc<Inbox<Message>>,
     wake: Wake,
 }
 
-impl Reply {
-    fn new(hub: &Hub, wake: Wake) -> Reply {
+impl<T> Reply<T> {
+    fn new(hub: &Hub, wake: Wake) -> Reply<T> {
         let inbox = Arc::clone(hub.inbox());
         // A hub that sleeps must know that somebody outside will wake it.
         inbox.add_handle();
         Reply { answer: Arc::default(), inbox, wake }
     }
 
-    fn send(self, answer: Answer) {
+    fn send(self, answer: T) {
         *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
     }
 }
 
-impl Drop for Reply {
+impl<T> Drop for Reply<T> {
     fn drop(&mut self) {
         // A closed inbox: the run has ended, and with it whoever asked.
         let _ = self.inbox.push(Message::Wake(self.wake));

@@ -16,13 +16,12 @@
 use std::{
     collections::VecDeque,
     io,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
 
-use super::{Answer, Reply, Slot};
+use super::Job;
 
 /// Threads at most. Name servers answer in parallel; more than this many slow ones at once is an
 /// outage, in which more threads help nobody.
@@ -30,12 +29,6 @@ pub(super) const THREADS_MAX: usize = 8;
 
 /// How long a thread without questions is kept: long enough for the next of a burst.
 const IDLE_MAX: Duration = Duration::from_secs(10);
-
-/// One question, and how to answer it.
-pub(super) struct Job {
-    pub(super) question: Box<dyn FnOnce() -> Answer + Send>,
-    pub(super) reply: Reply,
-}
 
 /// A queue of questions and its threads.
 pub(super) struct Pool {
@@ -98,9 +91,9 @@ impl Pool {
     }
 
     /// Takes a question back that nobody has begun to ask.
-    pub(super) fn withdraw(&self, answer: &Arc<Slot>) {
+    pub(super) fn withdraw(&self, number: usize) {
         let mut state = self.lock();
-        let found = state.queue.iter().position(|job| Arc::ptr_eq(&job.reply.answer, answer));
+        let found = state.queue.iter().position(|job| job.number == number);
         let job = found.and_then(|place| state.queue.remove(place));
         drop(state);
         drop(job);
@@ -110,12 +103,9 @@ impl Pool {
     fn serve(&self) {
         let mut state = self.lock();
         loop {
-            if let Some(Job { question, reply }) = state.queue.pop_front() {
+            if let Some(job) = state.queue.pop_front() {
                 drop(state);
-                // A panic of a question is told by the reply's silence (`DNS-1`).
-                if let Ok(answer) = catch_unwind(AssertUnwindSafe(question)) {
-                    reply.send(answer);
-                }
+                job.run();
                 state = self.lock();
                 continue;
             }
