@@ -88,6 +88,14 @@ pub(super) fn set_errno(errno: c_int) {
     unsafe { place.write(errno) };
 }
 
+/// errno.
+pub(super) fn errno() -> c_int {
+    // SAFETY: it gives the address of the thread's own errno.
+    let place = unsafe { libc::__errno_location() };
+    // SAFETY: as above.
+    unsafe { place.read() }
+}
+
 /// Turns what the kernel says into a result and errno.
 pub(super) fn returned<R: Returned>(result: isize) -> R {
     if (-4095..0).contains(&result) {

@@ -27,9 +27,10 @@ use std::{
     ffi::{CStr, c_char, c_int, c_void},
     marker::PhantomData,
     ptr::null,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
-use libc::{Elf64_Phdr, Elf64_Sym, dl_phdr_info};
+use libc::{Elf64_Phdr, Elf64_Rela, Elf64_Sym, dl_phdr_info};
 
 /// An entry of a dynamic section.
 #[repr(C)]
@@ -44,6 +45,19 @@ const DT_STRTAB: i64 = 5;
 const DT_SYMTAB: i64 = 6;
 const DT_GNU_HASH: i64 = 0x6fff_fef5;
 const DT_VERSYM: i64 = 0x6fff_fff0;
+const DT_PLTRELSZ: i64 = 2;
+const DT_RELA: i64 = 7;
+const DT_RELASZ: i64 = 8;
+const DT_JMPREL: i64 = 23;
+const DT_RPATH: i64 = 15;
+const DT_RUNPATH: i64 = 29;
+
+/// The kinds of relocations that leave the address of a symbol in a word: for its address, for
+/// calls, and in data.
+#[cfg(target_arch = "x86_64")]
+const SLOTS: [u32; 3] = [6, 7, 1];
+#[cfg(target_arch = "aarch64")]
+const SLOTS: [u32; 3] = [1025, 1026, 257];
 
 /// Bit of a version: not the default of its name.
 const HIDDEN: u16 = 0x8000;
@@ -59,6 +73,7 @@ const STT_GNU_IFUNC: u8 = 10;
 pub(super) struct Object<'a> {
     /// What is added to its addresses.
     base: usize,
+    name: *const c_char,
     headers: &'a [Elf64_Phdr],
     shown: PhantomData<&'a dl_phdr_info>,
 }
@@ -86,7 +101,7 @@ pub(super) fn objects<R>(look: impl FnMut(&Object<'_>) -> Option<R>) -> Option<R
             count => unsafe { std::slice::from_raw_parts(info.dlpi_phdr, count.into()) },
         };
         let base = info.dlpi_addr as usize;
-        let object = Object { base, headers, shown: PhantomData };
+        let object = Object { base, name: info.dlpi_name, headers, shown: PhantomData };
         looking.found = (looking.look)(&object);
         c_int::from(looking.found.is_some())
     }
@@ -105,6 +120,15 @@ pub(super) fn objects<R>(look: impl FnMut(&Object<'_>) -> Option<R>) -> Option<R
 }
 
 impl Object<'_> {
+    /// The path by which it was loaded; of the program, nothing.
+    pub(super) fn name(&self) -> &CStr {
+        if self.name.is_null() {
+            return c"";
+        }
+        // SAFETY: the loader's string, which lives as long as the object is loaded (ELF-1).
+        unsafe { CStr::from_ptr(self.name) }
+    }
+
     /// Whether `address` is in one of its segments.
     pub(super) fn contains(&self, address: usize) -> bool {
         self.headers.iter().filter(|header| header.p_type == libc::PT_LOAD).any(|header| {
@@ -156,6 +180,58 @@ impl Object<'_> {
             }
         }
         (!symbols.table.is_null() && !symbols.names.is_null()).then_some(symbols)
+    }
+
+    /// The folders that it names for what it loads, separated by colons.
+    pub(super) fn run_path(&self) -> Option<Vec<u8>> {
+        let (mut names, mut old, mut new) = (None, None, None);
+        for (tag, value) in self.dynamic() {
+            match tag {
+                DT_STRTAB => names = Some(self.table::<c_char>(value)),
+                DT_RPATH => old = Some(value),
+                DT_RUNPATH => new = Some(value),
+                _ => {}
+            }
+        }
+        let text = names?.wrapping_add(new.or(old)?);
+        // SAFETY: a string in the table of names (ELF-2).
+        Some(unsafe { CStr::from_ptr(text) }.to_bytes().to_vec())
+    }
+
+    /// Shows `look` the names that it asks others for, and what address stands where it will find
+    /// each: one inside itself if it has not asked yet (lazy binding).
+    pub(super) fn imports(&self, mut look: impl FnMut(&[u8], usize)) {
+        let Some(symbols) = self.symbols() else { return };
+        let (mut lists, mut sizes) = ([null(); 2], [0; 2]);
+        for (tag, value) in self.dynamic() {
+            match tag {
+                DT_RELA => lists[0] = self.table::<Elf64_Rela>(value),
+                DT_RELASZ => sizes[0] = value,
+                DT_JMPREL => lists[1] = self.table(value),
+                DT_PLTRELSZ => sizes[1] = value,
+                _ => {}
+            }
+        }
+        for (list, size) in std::iter::zip(lists, sizes).filter(|(list, _)| !list.is_null()) {
+            // SAFETY: that many bytes of relocations are there (ELF-2).
+            let list = unsafe { std::slice::from_raw_parts(list, size / size_of::<Elf64_Rela>()) };
+            for relocation in list {
+                // The low half says of which kind it is, the high half of which symbol.
+                let (kind, index) = (relocation.r_info as u32, (relocation.r_info >> 32) as u32);
+                if !SLOTS.contains(&kind) || relocation.r_addend != 0 {
+                    continue;
+                }
+                let symbol = symbols.symbol(index);
+                if symbol.st_shndx != 0 {
+                    continue;
+                }
+                let place = self.base.wrapping_add(relocation.r_offset as usize);
+                let place = std::ptr::with_exposed_provenance::<AtomicUsize>(place);
+                // SAFETY: the word that this relocation is about; the loader may be writing it.
+                let slot = unsafe { &*place };
+                look(symbols.name(&symbol), slot.load(Ordering::Relaxed));
+            }
+        }
     }
 
     /// The address of the function `name`, if it defines one: in its default version, or else in

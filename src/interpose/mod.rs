@@ -7,13 +7,16 @@
 //! | file | what it is |
 //! |---|---|
 //! | `table` | the one list of hooked functions: names, aliases, signatures |
+//! | `export` | the macros that define them in the final binary |
 //! | `next` | the next definition of each, found when the program starts |
 //! | `early` | what stands in for it until then |
 //! | `elf` | the loaded objects and their symbols |
+//! | `status` | who calls us: each loaded object, and whom it finds |
 //! | `self_test` | whether the definitions are there, and win |
 //! | `receive`, `send`, `accept`, `connect`, `poll`, `sleep` | calls that wait |
 //! | `close`, `create` | calls that change what a descriptor's number means |
 //! | `futex`, `locks` | waiting for one another |
+//! | `elsewhere` | calls of a guest that another OS thread makes, or on another base |
 //! | `names`, `child`, `thread` | resolver, child processes, OS threads |
 //!
 //! # How a call comes here
@@ -36,17 +39,43 @@
 //!   and catch nothing. So a thread that is cancelled, or that exits, in the next definition may be
 //!   unwound through them (`extern "C-unwind"`). No panic leaves a hook.
 //!
+//! # Rules
+//!
+//! - What serves a guest makes its system calls by rustix or `early::kernel`, never by libc's names:
+//!   those are ours. errno is set last, on the guest's own base.
+//! - A call that waits is tried first, and waits only if it would block. A kill is `ECANCELED`, the
+//!   end of a timeout around the call `ETIMEDOUT`; never an unwind, and never `EINTR`.
+//! - Between the test for a guest and the next definition there is nothing: the way through costs one
+//!   thread-local load, one load of an address, and a jump.
+//! - A function that libc answers with the OS thread's own state is called on its base
+//!   (`elsewhere::on_the_hubs_base`).
+//!
+//! # What this does not reach
+//!
+//! Whoever makes system calls without libc (rustix, Go), libc itself (`FILE` streams, its resolver),
+//! and a call that began before there was a guest. [`status()`] tells of libraries; the watchdog
+//! names what stops a hub.
+//!
+//! A library that is loaded later finds those names only that the program exports: the linker
+//! exports what a library which the program is linked with, libc first of all, defines or asks for.
+//! `__recv` and others, which libc has for itself or for programs of long ago, need the
+//! linker's `--export-dynamic-symbol`.
+//!
 //! # Source
 //!
 //! ld.so(8), dlsym(3).
 
 #[macro_use]
 mod table;
+#[macro_use]
+mod export;
 
 mod early;
 mod elf;
+mod elsewhere;
 mod next;
 mod self_test;
+mod status;
 
 mod accept;
 mod child;
@@ -73,109 +102,12 @@ pub mod __c {
         sockaddr, socklen_t, ssize_t, termios, timespec, timeval, useconds_t, winsize,
     };
 
-    /// What a thread begins with.
-    pub type Start = unsafe extern "C-unwind" fn(*mut c_void) -> *mut c_void;
-    /// What is to be done once.
-    pub type Routine = unsafe extern "C-unwind" fn();
-}
-
-macro_rules! hooks {
-    ($($file:ident {
-        $($name:ident [$($alias:ident)*] $parameters:tt -> $result:ty = $how:ident $early:tt;)*
-    })*) => {
-        /// What the names that `interpose!()` defines call.
-        #[doc(hidden)]
-        pub mod __hooks {
-            $(pub use super::$file::{$($name),*};)*
-        }
-
-        // Each hook has the signature that the list says.
-        $($(same_signature! { $file $name $parameters -> $result })*)*
-    };
-}
-
-macro_rules! same_signature {
-    ($file:ident $name:ident
-     ($($p:ident: $t:ty),* $(; $($v:ident: $u:ty),*)?) -> $result:ty) => {
-        const _: () = {
-            #[allow(unused_imports, reason = "some have no parameters")]
-            use __c::*;
-            const _: unsafe extern "C-unwind" fn($($t,)* $($($u),*)?) -> $result = $file::$name;
-        };
-    };
+    pub use super::export::{Routine, Start};
 }
 
 __hooked_functions! { hooks }
 
-/// Defines the functions of libc that block, in the binary that says so.
-#[macro_export]
-macro_rules! interpose {
-    () => {
-        $crate::__hooked_functions! { $crate::__define_hooked }
-    };
-}
-
 #[doc(hidden)]
-#[macro_export]
-macro_rules! __define_hooked {
-    ($($file:ident {
-        $($name:ident [$($alias:ident)*] $parameters:tt -> $result:ty = $how:ident $early:tt;)*
-    })*) => {
-        #[cfg(all(target_os = "linux", target_env = "gnu", not(target_feature = "crt-static")))]
-        const _: () = {
-            use $crate::interpose::__c::*;
-            $($(
-                $crate::__define_one! { $name $name $parameters -> $result }
-                $($crate::__define_one! { $alias $name $parameters -> $result })*
-            )*)*
-
-            /// All of them, which also has the linker keep those that nobody asks for but a
-            /// library that is loaded later.
-            static DEFINED: &[$crate::interpose::__Definition] = &[$($(
-                $crate::__name_one! { $name },
-                $($crate::__name_one! { $alias },)*
-            )*)*];
-
-            extern "C" fn begin() {
-                $crate::interpose::__begin(&DEFINED);
-            }
-
-            #[used]
-            #[unsafe(link_section = ".init_array")]
-            static BEGIN: extern "C" fn() = begin;
-        };
-    };
-}
-
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __define_one {
-    ($symbol:ident $name:ident
-     ($($p:ident: $t:ty),* $(; $($v:ident: $u:ty),*)?) -> $result:ty) => {
-        #[unsafe(no_mangle)]
-        unsafe extern "C-unwind" fn $symbol($($p: $t,)* $($($v: $u),*)?) -> $result {
-            // SAFETY: it is the hook of this name, and passes on what it was called with.
-            unsafe { $crate::interpose::__hooks::$name($($p,)* $($($v),*)?) }
-        }
-    };
-}
-
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __name_one {
-    ($symbol:ident) => {
-        $crate::interpose::__Definition::new(
-            match ::core::ffi::CStr::from_bytes_with_nul(
-                ::core::concat!(::core::stringify!($symbol), "\0").as_bytes(),
-            ) {
-                ::core::result::Result::Ok(name) => name,
-                ::core::result::Result::Err(_) => ::core::panic!(),
-            },
-            $symbol as *const (),
-        )
-    };
-}
-
-#[doc(hidden)]
-pub use self_test::{__Definition, __begin};
+pub use export::{__Definition, __begin};
 pub use self_test::{Inactive, is_active};
+pub use status::{ObjectStatus, Status, status};

@@ -72,6 +72,13 @@ fn resolve(next: &AtomicPtr<()>, name: &str, aliases: &[&str]) -> bool {
     true
 }
 
+/// The names and aliases in the list.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    ENTRIES
+        .iter()
+        .flat_map(|entry| std::iter::once(entry.name).chain(entry.aliases.iter().copied()))
+}
+
 macro_rules! table {
     ($($file:ident {
         $($name:ident [$($alias:ident)*] $parameters:tt -> $result:ty = $how:ident $early:tt;)*
@@ -99,7 +106,7 @@ macro_rules! table {
             },)*)*
         ];
 
-        $($(call! { $name $parameters -> $result })*)*
+        $($(call! { $how $name [$($alias)*] $parameters -> $result })*)*
 
         /// What is called first.
         mod first {
@@ -111,8 +118,20 @@ macro_rules! table {
 
 /// Calls the next definition.
 macro_rules! call {
-    ($name:ident ($($p:ident: $t:ty),* $(; $($v:ident: $u:ty),*)?) -> $result:ty) => {
+    // Whoever jumps needs the address.
+    (jump $name:ident [$($alias:ident)*] $parameters:tt -> $result:ty) => {
+        pub(super) fn $name() -> *mut () {
+            let next = &NEXT.$name;
+            if next.load(Relaxed) == first::$name as *const () as *mut () {
+                resolve(next, stringify!($name), &[$(stringify!($alias)),*]);
+            }
+            next.load(Relaxed)
+        }
+    };
+    ($how:ident $name:ident [$($alias:ident)*]
+     ($($p:ident: $t:ty),* $(; $($v:ident: $u:ty),*)?) -> $result:ty) => {
         #[inline]
+        #[allow(clippy::too_many_arguments, reason = "as many as C has")]
         pub(super) unsafe fn $name($($p: $t,)* $($($v: $u),*)?) -> $result {
             let next = NEXT.$name.load(Relaxed);
             // SAFETY: NEXT-1. A variadic function is called as one.
@@ -150,6 +169,12 @@ macro_rules! first {
         pub(super) unsafe extern "C-unwind" fn $name($($p: $t,)* $($($v: $u),*)?) -> $result {
             // SAFETY: the caller's arguments, unchanged (HOOK-1).
             unsafe { $value }
+        }
+    };
+    (jump ($missing:expr) $name:ident [$($alias:ident)*]
+     ($($p:ident: $t:ty),* $(; $($v:ident: $u:ty),*)?) -> $result:ty) => {
+        pub(super) unsafe extern "C-unwind" fn $name($(_: $t),*) -> $result {
+            $missing
         }
     };
     (libc ($missing:expr) $name:ident [$($alias:ident)*]

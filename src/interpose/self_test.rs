@@ -1,60 +1,21 @@
 //! Whether the names of libc are ours: what `interpose!()` has defined, and who finds it.
 //!
-//! Floor 8. Uses: `next`, dlsym(3). Used by: the constructor that `interpose!()` defines; users.
+//! Floor 8. Uses: `export`, dlsym(3). Used by: users; `thread`, which says what is missing.
 
 #![expect(unsafe_code, reason = "dlsym is C")]
 //! # Safety
 //!
-//! dlsym(3) is given strings that end with a zero; the addresses are compared, never called.
+//! dlsym(3) is given strings that end with a zero; what it finds is compared, never called.
 
-use std::{
-    ffi::CStr,
-    fmt,
-    sync::atomic::{AtomicPtr, Ordering},
-};
+use std::fmt;
 
-use super::next;
+use super::export::{__Definition, defined, found_beside};
 
-/// A name, and its definition in the final binary.
-#[doc(hidden)]
-#[derive(Debug)]
-pub struct __Definition {
-    /// With a zero at its end.
-    name: &'static CStr,
-    address: *const (),
-}
-
-// SAFETY: an address of code that is compared and never followed; any thread may read it.
-unsafe impl Sync for __Definition {}
-
-impl __Definition {
-    /// For the macro.
-    #[must_use]
-    pub const fn new(name: &'static CStr, address: *const ()) -> __Definition {
-        __Definition { name, address }
-    }
-
-    fn is_found_by_libraries(&self) -> bool {
-        // SAFETY: a string that ends with a zero.
-        let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, self.name.as_ptr()) };
-        found.cast_const().cast() == self.address
-    }
-}
-
-/// The names that `interpose!()` has defined, or nothing.
-static DEFINED: AtomicPtr<&'static [__Definition]> = AtomicPtr::new(std::ptr::null_mut());
-
-/// For the macro: before `main`, looks for the next definitions.
-#[doc(hidden)]
-pub fn __begin(defined: &'static &'static [__Definition]) {
-    DEFINED.store((&raw const *defined).cast_mut(), Ordering::Release);
-    next::resolve_all();
-}
-
-/// The names that `interpose!()` has defined, if it has.
-pub(super) fn defined() -> Option<&'static [__Definition]> {
-    // SAFETY: null, or what `__begin` was given, which is never changed.
-    unsafe { DEFINED.load(Ordering::Acquire).as_ref() }.copied()
+/// Whether whoever asks for this name finds what stands here.
+fn is_found(definition: &__Definition) -> bool {
+    // SAFETY: a string that ends with a zero.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, definition.name.as_ptr()) };
+    found.cast_const().cast() == definition.address
 }
 
 /// Why libc's names are not ours.
@@ -101,10 +62,12 @@ pub fn is_active() -> Result<(), Inactive> {
         let is_static = cfg!(target_feature = "crt-static");
         return Err(if is_static { Inactive::Static } else { Inactive::Missing });
     };
+    let ours = found_beside(defined);
     // Of the names that begin with underlines, libc has some only for programs of long ago. The
     // linker exports ours to nobody then.
     let mut names = defined.iter().filter(|it| !it.name.to_bytes().starts_with(b"__"));
-    match names.find(|definition| !definition.is_found_by_libraries()) {
+    let is_ours = |it: &__Definition| ours.iter().any(|ours| std::ptr::eq(*ours, it));
+    match names.find(|definition| !is_ours(definition) || !is_found(definition)) {
         Some(hidden) => Err(Inactive::Hidden { name: hidden.name.to_str().unwrap_or("") }),
         None => Ok(()),
     }

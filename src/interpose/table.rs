@@ -12,7 +12,7 @@
 //! ```
 //!
 //! within a block named after the file that has its hook, a function of that name and signature.
-//! Types are those of glibc on 64-bit Linux, by their names in [`__c`](super::__c). Of a variadic
+//! Types are those of glibc on 64-bit Linux, by their names in `__c`. Of a variadic
 //! function, the parameters after the semicolon are those that it may be given: a definition in
 //! Rust takes them all, for on x86_64 and aarch64 they are passed alike, and what the caller left
 //! out is garbage that the kernel ignores, as it does when libc fetches one argument too many.
@@ -23,6 +23,8 @@
 //! - `value(expression)`: a function of `early`, where libc does more than the system call.
 //! - `libc(expression)`: it is no system call, so it is looked for when it is first called. The
 //!   expression is what a call gives on a libc that lacks it.
+//! - `jump(expression)`: the same, of a function that looks at who called it, or that returns twice.
+//!   No frame may stand between it and its caller, so its hook is written in assembly, and jumps.
 //!
 //! `open`, `malloc` and files are never hooked.
 //!
@@ -312,6 +314,7 @@ macro_rules! __hooked_functions {
                     usage: *mut rusage) -> pid_t
                     = kernel(SYS_wait4, pid, status, options, usage);
                 fork [__fork] () -> pid_t = libc(missing());
+                vfork [__vfork] () -> pid_t = jump(missing());
                 daemon [] (keep_folder: c_int, keep_streams: c_int) -> c_int = libc(missing());
                 forkpty [] (terminal: *mut c_int, name: *mut c_char, settings: *const termios,
                     size: *const winsize) -> pid_t
@@ -337,6 +340,9 @@ macro_rules! __hooked_functions {
                 pthread_exit [] (value: *mut c_void) -> ! = libc(no_way_out());
                 pthread_getattr_np [] (thread: pthread_t, attributes: *mut pthread_attr_t) -> c_int
                     = libc(ENOSYS);
+                dlopen [] (path: *const c_char, mode: c_int) -> *mut c_void = jump(nowhere());
+                dlmopen [] (space: c_long, path: *const c_char, mode: c_int) -> *mut c_void
+                    = jump(nowhere());
                 dlerror [] () -> *mut c_char = libc(nowhere());
             }
         }
