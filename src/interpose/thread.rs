@@ -13,7 +13,9 @@
 //!
 //! The loader walks glibc's list of threads, locks by thread id, and keeps its error for the thread.
 //! So it is called on the base of the guest's OS thread, and the error is fetched there, for dlerror(3)
-//! to find. Constructors run there, too, and really block: the loader's lock is held.
+//! to find. Constructors run there, too, and really block: the loader's lock is held. Thread-locals that the
+//! library has brought are then written into the blocks of all virtual threads, as the loader does
+//! for the threads that it knows.
 //!
 //! dlopen(3) looks into the folders that the library of its caller names, and knows it by the return
 //! address. The hook leaves that address where it is: it is a jump. Of a guest's call, which must
@@ -454,6 +456,7 @@ fn load(open: impl FnOnce() -> *mut c_void) -> *mut c_void {
     let (library, error) = on_the_hubs_base(guest, || {
         let library = open();
         if !library.is_null() {
+            crate::thread::after_dlopen();
             return (library, None);
         }
         // SAFETY: HOOK-1.

@@ -90,7 +90,6 @@ struct Vector {
 }
 
 /// What stands in the vector for thread-locals that are allocated when they are first used.
-#[allow(dead_code, reason = "as `after_dlopen`")]
 const UNALLOCATED: usize = usize::MAX;
 
 /// The vector of the block with this base, which must be ours.
@@ -107,7 +106,6 @@ fn vector_of(base: usize) -> Vector {
 
 impl Vector {
     /// Where the block has the thread-locals of a module, if it has.
-    #[allow(dead_code, reason = "as `after_dlopen`")]
     fn place_of(&self, number: usize) -> Option<usize> {
         if number == 0 || number > self.count {
             return None;
@@ -156,7 +154,6 @@ fn modules() -> Vec<Module> {
 /// A library was loaded by this OS thread, on its own base: writes the images of thread-locals that
 /// it has brought into every block, as the loader does for the threads that it knows. Those that
 /// are allocated when they are first used are none of them.
-#[allow(dead_code, reason = "what hooks of libc use of it")]
 pub(crate) fn after_dlopen() {
     let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
     let Ok(layout) = super::layout::layout() else { return };
