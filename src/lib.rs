@@ -25,6 +25,7 @@ cfg_if! {
         mod hub;
         #[cfg(all(target_os = "linux", target_env = "gnu"))]
         pub mod interpose;
+        mod latch;
         pub mod net;
         pub mod process;
         mod reactor;

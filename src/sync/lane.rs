@@ -39,7 +39,6 @@ use std::{
 };
 
 use super::{
-    latch::{Held, Latch},
     line::{Key, Line},
     signal::{Parker, Signal},
 };
@@ -49,6 +48,7 @@ use crate::{
         Hub, Outside, guest,
         park::{CannotPark, Mode, Wait, WaitOn},
     },
+    latch::{Held, Latch},
     time::Deadline,
 };
 

@@ -42,7 +42,6 @@ mod event;
 mod group;
 mod home;
 mod lane;
-mod latch;
 mod line;
 mod mutex;
 mod once;

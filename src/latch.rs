@@ -1,11 +1,12 @@
-//! The lock around a rule and its line: taken by one atomic operation, let go by a plain store.
+//! The lock around what threads share for moments: taken by one atomic operation, let go by a plain store.
 //!
-//! Floor 5. Uses: nothing. Used by: `lane`.
+//! Floor 0. Uses: nothing. Used by: `sync::lane`, `interpose::queue`.
 //!
-//! It is held for a few steps that never block (`LANE-1`), so who finds it held waits for it by
-//! spinning, and soon lets other threads run, since its holder may have been put off the processor.
-//! std's lock has to ask when it is let go whether somebody sleeps, which costs a second atomic
-//! operation: half of all that a channel does.
+//! It is held for a few steps that never block (`LANE-1`, `QUEUE-3`), so who finds it held waits for
+//! it by spinning, and soon lets other threads run, since its holder may have been put off the
+//! processor. std's lock has to ask when it is let go whether somebody sleeps, which costs a second
+//! atomic operation: half of all that a channel does. And it waits by a name of libc's, which a
+//! higher floor interposes.
 //!
 //! # Invariants
 //!
@@ -36,7 +37,7 @@ const LOOKS: u32 = 100;
 const NAP_NS: i64 = 50_000;
 
 /// A value that one thread at a time may touch, for moments.
-pub(super) struct Latch<T> {
+pub(crate) struct Latch<T> {
     is_held: AtomicBool,
     value: UnsafeCell<T>,
 }
@@ -49,16 +50,16 @@ unsafe impl<T: Send> Sync for Latch<T> {}
 
 /// The value, while the latch is held. Dropped, in an unwind too, it lets go. It stays on its
 /// thread.
-pub(super) struct Held<'a, T>(&'a Latch<T>, PhantomData<*mut T>);
+pub(crate) struct Held<'a, T>(&'a Latch<T>, PhantomData<*mut T>);
 
 impl<T> Latch<T> {
-    pub(super) const fn new(value: T) -> Latch<T> {
+    pub(crate) const fn new(value: T) -> Latch<T> {
         Latch { is_held: AtomicBool::new(false), value: UnsafeCell::new(value) }
     }
 
     /// Takes the latch, when nobody else has it. Who has it must not come back here.
     #[inline(always)]
-    pub(super) fn hold(&self) -> Held<'_, T> {
+    pub(crate) fn hold(&self) -> Held<'_, T> {
         if self.is_held.swap(true, Ordering::Acquire) {
             self.contend();
         }
