@@ -4,8 +4,10 @@
 //! executions that cannot happen; its fences are as strong as they should be. So here such an
 //! access has a fence on the side where it would be one on a processor.
 
-use loom::sync::atomic::fence;
-pub(crate) use loom::sync::{Arc, atomic::Ordering};
+pub(crate) use loom::sync::{
+    Arc,
+    atomic::{Ordering, fence},
+};
 
 fn fence_for(order: Ordering) {
     if order == Ordering::SeqCst {
@@ -56,15 +58,23 @@ macro_rules! atomic {
 }
 
 atomic!(AtomicBool, bool);
+atomic!(AtomicU32, u32);
 atomic!(AtomicU64, u64);
 atomic!(AtomicPtr<T>, *mut T);
 
-impl AtomicU64 {
-    pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
-        self.0.fetch_add(value, order)
-    }
+macro_rules! counter {
+    ($name:ident, $value:ty) => {
+        impl $name {
+            pub(crate) fn fetch_add(&self, value: $value, order: Ordering) -> $value {
+                self.0.fetch_add(value, order)
+            }
 
-    pub(crate) fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
-        self.0.fetch_sub(value, order)
-    }
+            pub(crate) fn fetch_sub(&self, value: $value, order: Ordering) -> $value {
+                self.0.fetch_sub(value, order)
+            }
+        }
+    };
 }
+
+counter!(AtomicU32, u32);
+counter!(AtomicU64, u64);

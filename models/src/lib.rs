@@ -69,6 +69,25 @@ mod reactor {
 
 mod hub;
 
+/// A lock for moments: loom cannot wait by spinning.
+mod latch {
+    use loom::sync::{Mutex, MutexGuard};
+
+    pub(crate) struct Latch<T>(Mutex<T>);
+
+    impl<T> Latch<T> {
+        pub(crate) fn new(value: T) -> Latch<T> {
+            Latch(Mutex::new(value))
+        }
+
+        pub(crate) fn hold(&self) -> MutexGuard<'_, T> {
+            self.0.lock().unwrap()
+        }
+    }
+}
+
+mod interpose;
+
 /// Runs `f` in every order in which threads are interrupted at most three times: what loom's authors
 /// found to be enough for nearly all that goes wrong. All orders would take hours.
 fn model(f: impl Fn() + Send + Sync + 'static) {

@@ -49,6 +49,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/interpose/names.rs",
     "src/interpose/next.rs",
     "src/interpose/poll.rs",
+    "src/interpose/queue.rs",
     "src/interpose/receive.rs",
     "src/interpose/self_test.rs",
     "src/interpose/send.rs",
