@@ -66,6 +66,18 @@ impl<T> Latch<T> {
         Held(self, PhantomData) // INVARIANT: LATCH-1: we have just changed `is_held`.
     }
 
+    /// Makes it a new one, which nobody holds. What it held is forgotten, not dropped.
+    ///
+    /// # Safety
+    ///
+    /// Nobody uses it, or ever will go on to use it: in the child of a fork, whose holder is not
+    /// there.
+    pub(crate) unsafe fn renew(&self, value: T) {
+        // SAFETY: nobody else refers to the value: the caller's promise.
+        unsafe { self.value.get().write(value) };
+        self.is_held.store(false, Ordering::Release); // INVARIANT: LATCH-1: no `Held` is left.
+    }
+
     /// Takes the latch from somebody who has it.
     #[cold]
     fn contend(&self) {

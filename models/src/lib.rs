@@ -36,7 +36,7 @@ mod sys {
 mod reactor {
     #[path = "../../../src/reactor/inbox.rs"]
     mod inbox;
-    pub(crate) use inbox::Inbox;
+    pub(crate) use inbox::{Envelope, Inbox};
     mod models;
 
     use crate::sys::PollerWaker;
@@ -82,6 +82,12 @@ mod latch {
 
         pub(crate) fn hold(&self) -> MutexGuard<'_, T> {
             self.0.lock().unwrap()
+        }
+
+        /// No model forks.
+        #[expect(unsafe_code, reason = "as greenloop's own")]
+        pub(crate) unsafe fn renew(&self, _: T) {
+            unreachable!()
         }
     }
 }

@@ -7,7 +7,8 @@
 //!
 //! [`Inbox::push`] is one atomic push, and one eventfd write only if the reactor is really asleep.
 //! Messages of one thread arrive in their order. After [`Inbox::close`] a push hands its message
-//! back.
+//! back. [`Inbox::send`] does the same with a place that the sender provides: it allocates and
+//! frees nothing, so a signal handler may.
 //!
 //! # States
 //!
@@ -25,6 +26,9 @@
 //! - `INBOX-2` A node is owned by the list from the successful exchange in `push` until `drain`
 //!   or `close` takes the whole list; then by the taker alone. Nobody reads a node's `next` but its
 //!   owner, so reuse of an address cannot be mistaken (no ABA).
+//! - `INBOX-3` The node of an envelope belongs to its owner until it is given out, then to whoever
+//!   sends it, then to the list. The last to have it says that it is back, and does nothing more
+//!   with it. The owner keeps it in place until then.
 //!
 //! # Source
 //!
@@ -34,9 +38,9 @@
 //! # Safety
 //!
 //! Boxes become raw pointers in `push` and boxes again in `take_list`, each exactly once:
-//! `INBOX-2`.
+//! `INBOX-2`. Envelopes are pointed to while they are out: `INBOX-3`.
 
-use std::ptr;
+use std::{cell::UnsafeCell, ptr};
 
 use crate::{
     atomics::{AtomicBool, AtomicPtr, AtomicU64, Ordering},
@@ -45,7 +49,39 @@ use crate::{
 
 struct Node<M> {
     next: *mut Node<M>,
-    message: M,
+    /// There until it is taken out.
+    message: Option<M>,
+    /// The envelope that it is in; null if it is in a box.
+    envelope: *const Envelope<M>,
+}
+
+/// A place for one message at a time, which belongs to its sender.
+pub(crate) struct Envelope<M> {
+    node: UnsafeCell<Node<M>>,
+    /// Whether its owner has it (`INBOX-3`).
+    is_back: AtomicBool,
+}
+
+impl<M> Envelope<M> {
+    pub(crate) fn new() -> Envelope<M> {
+        let node = Node { next: ptr::null_mut(), message: None, envelope: ptr::null() };
+        Envelope { node: UnsafeCell::new(node), is_back: AtomicBool::new(true) }
+    }
+
+    /// Its owner gives it to somebody who is to send it, or to give it back.
+    pub(crate) fn give_out(&self) {
+        self.is_back.store(false, Ordering::Relaxed);
+    }
+
+    /// Whoever has it gives it back: the last that he does with it.
+    pub(crate) fn give_back(&self) {
+        self.is_back.store(true, Ordering::Release); // INVARIANT: INBOX-3
+    }
+
+    /// Whether its owner has it.
+    pub(crate) fn is_back(&self) -> bool {
+        self.is_back.load(Ordering::Acquire)
+    }
 }
 
 /// A queue into a reactor, for messages from any thread.
@@ -54,7 +90,7 @@ pub(crate) struct Inbox<M: Send> {
     head: AtomicPtr<Node<M>>,
     asleep: AtomicBool,
     waker: PollerWaker,
-    /// The last handle has gone, and the reactor has not noticed yet.
+    /// It is to look around, since the last handle has gone, say, and has not noticed yet.
     nudged: AtomicBool,
     /// How many eventfd writes pushes have made.
     wakes: AtomicU64,
@@ -85,14 +121,50 @@ impl<M: Send> Inbox<M> {
     ///
     /// Gives the message back when the inbox is closed.
     pub(crate) fn push(&self, message: M) -> Result<(), M> {
-        let node = Box::into_raw(Box::new(Node { next: ptr::null_mut(), message }));
+        let node = Node { next: ptr::null_mut(), message: Some(message), envelope: ptr::null() };
+        let node = Box::into_raw(Box::new(node));
+        // SAFETY: just made, and known to nobody else.
+        if unsafe { self.append(node) } {
+            return Ok(());
+        }
+        // SAFETY: it was not published, so it is still ours alone.
+        let message = unsafe { Box::from_raw(node) }.message;
+        message.map_or(Ok(()), Err)
+    }
+
+    /// As `push`, in a place that is the sender's. Returns whether it was sent. The envelope comes
+    /// back, now or when the message was taken out.
+    ///
+    /// # Safety
+    ///
+    /// `envelope` was given out to the caller, and stays in place until it is back (`INBOX-3`).
+    pub(crate) unsafe fn send(&self, envelope: &Envelope<M>, message: M) -> bool {
+        let node = envelope.node.get();
+        // SAFETY: ours alone, since it was given out to us; nothing is dropped, for an envelope
+        // that was back is empty.
+        unsafe { node.write(Node { next: ptr::null_mut(), message: Some(message), envelope }) };
+        // SAFETY: as above.
+        let is_sent = unsafe { self.append(node) };
+        if !is_sent {
+            // SAFETY: it was not published, so it is still ours alone.
+            unsafe { (*node).message = None };
+            envelope.give_back();
+        }
+        is_sent
+    }
+
+    /// Puts a node on the list and wakes the reactor if it sleeps. `false`: nobody will read it.
+    ///
+    /// # Safety
+    ///
+    /// The node is the caller's alone, and the list's from now on, if it is put there (`INBOX-2`).
+    unsafe fn append(&self, node: *mut Node<M>) -> bool {
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
             if head == closed() {
-                // SAFETY: the node was never published, so it is still ours alone.
-                return Err(unsafe { Box::from_raw(node) }.message);
+                return false;
             }
-            // SAFETY: as above: until the exchange succeeds nobody else knows the node.
+            // SAFETY: until the exchange succeeds nobody else knows the node.
             unsafe { (*node).next = head };
             match self.head.compare_exchange_weak(head, node, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => break,
@@ -100,7 +172,14 @@ impl<M: Send> Inbox<M> {
             }
         }
         self.rouse();
-        Ok(())
+        true
+    }
+
+    /// Has the reactor look around soon, without a message. Allocates nothing.
+    pub(crate) fn nudge(&self) {
+        // As a message would: the reactor may be about to sleep, and have looked already.
+        self.nudged.store(true, Ordering::SeqCst);
+        self.rouse();
     }
 
     /// Wakes the reactor if it sleeps.
@@ -162,10 +241,17 @@ impl<M: Send> Inbox<M> {
             newest = next;
         }
         while !oldest.is_null() {
-            // SAFETY: ours, made by `Box::into_raw` in `push`, and left behind by this loop.
-            let node = unsafe { Box::from_raw(oldest) };
-            oldest = node.next;
-            sink(node.message);
+            // SAFETY: ours (INBOX-2), and left behind by this loop.
+            let node = unsafe { &mut *oldest };
+            let message = node.message.take();
+            let this = std::mem::replace(&mut oldest, node.next);
+            // SAFETY: an envelope that is out stays in place (INBOX-3).
+            match unsafe { node.envelope.as_ref() } {
+                Some(envelope) => envelope.give_back(),
+                // SAFETY: made by `Box::into_raw` in `push`, and ours.
+                None => drop(unsafe { Box::from_raw(this) }),
+            }
+            message.into_iter().for_each(&mut *sink);
         }
     }
 
@@ -188,9 +274,7 @@ impl<M: Send> Inbox<M> {
     /// last one that could wake it.
     pub(crate) fn drop_handle(&self) {
         if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
-            // As a message would: the reactor may be about to sleep, and have counted already.
-            self.nudged.store(true, Ordering::SeqCst);
-            self.rouse();
+            self.nudge();
         }
     }
 

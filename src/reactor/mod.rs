@@ -45,7 +45,7 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use inbox::Inbox;
+pub(crate) use inbox::{Envelope, Inbox};
 pub(crate) use sources::{Direction, SourceId, Sources};
 
 use crate::{

@@ -2,7 +2,7 @@
 
 use loom::{cell::UnsafeCell, sync::Arc, thread};
 
-use super::{Inbox, serve};
+use super::{Envelope, Inbox, serve};
 use crate::{model, sys::PollerWaker};
 
 /// A message whose content loom watches: a read that the write need not precede is an error.
@@ -100,5 +100,62 @@ fn the_last_handle_that_goes_is_noticed() {
         let holder = thread::spawn(move || holder.drop_handle());
         serve(&inbox, &waker, |_| !inbox.has_handles());
         holder.join().unwrap();
+    });
+}
+
+/// `INBOX-3`: what is sent in an envelope is taken by the reactor or the close, and the envelope
+/// comes back in either case, to be used again; or it is refused, and comes back at once.
+#[test]
+fn an_envelope_is_delivered_or_refused_and_comes_back() {
+    model(|| {
+        let (inbox, _) = inbox();
+        // It stays in place until both are done with it.
+        let envelope = Arc::new(Envelope::new());
+        let other = Arc::clone(&inbox);
+        envelope.give_out();
+        let theirs = Arc::clone(&envelope);
+        let sender = thread::spawn(move || {
+            // SAFETY: it was given out to this thread, and lives as long as the model.
+            #[expect(unsafe_code, reason = "the contract of `send`")]
+            unsafe {
+                other.send(&theirs, Letter::new(7))
+            }
+        });
+        let mut taken = 0;
+        inbox.drain(&mut |letter: Letter| taken += letter.read());
+        // Its owner may write to it as soon as it is back.
+        if envelope.is_back() {
+            assert_eq!(taken, 7, "it has been taken out");
+            envelope.give_out();
+            // SAFETY: it is back, and was given out to this thread.
+            #[expect(unsafe_code, reason = "the contract of `send`")]
+            unsafe {
+                assert!(inbox.send(&envelope, Letter::new(8)));
+            }
+            taken -= 7;
+            inbox.close(&mut |letter: Letter| taken += letter.read());
+            assert_eq!(taken, 8);
+            assert!(sender.join().unwrap());
+        } else {
+            inbox.close(&mut |letter: Letter| taken += letter.read());
+            assert_eq!(taken, if sender.join().unwrap() { 7 } else { 0 });
+        }
+        assert!(envelope.is_back());
+    });
+}
+
+/// A nudge is noticed by a reactor that sleeps, or is about to.
+#[test]
+fn a_nudge_is_noticed() {
+    model(|| {
+        let (inbox, waker) = inbox();
+        let is_time = Arc::new(crate::atomics::AtomicBool::new(false));
+        let (other, tells) = (Arc::clone(&inbox), Arc::clone(&is_time));
+        let nudger = thread::spawn(move || {
+            tells.store(true, crate::atomics::Ordering::Relaxed);
+            other.nudge();
+        });
+        serve(&inbox, &waker, |_| is_time.load(crate::atomics::Ordering::Relaxed));
+        nudger.join().unwrap();
     });
 }
