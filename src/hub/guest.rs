@@ -369,8 +369,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// `false`: it has done nothing. There is no hub here, it has no guests, or this is a guest's wait.
 pub(crate) fn serve_guests(deadline: Option<Instant>, is_over: &mut dyn FnMut() -> bool) -> bool {
     let may_serve = |hub: &&Hub| {
-        let in_guest = hub.current.get().is_some_and(|ctl| ctl.is_guest());
-        hub.guests.get() > 0 && !in_guest && !hub.is_turning.get()
+        // A guest in the hub's code, or somebody who has begun a wait: a wake that comes before it
+        // has parked is remembered only if nobody runs in between (PARK-2).
+        let in_midst = hub.current.get().is_some_and(|ctl| ctl.is_guest() || ctl.ticket.get() != 0);
+        // Where nothing may park, others' locks may be held, which guests may want.
+        let may_park = hub.no_park.get() == 0;
+        hub.guests.get() > 0 && !in_midst && may_park && !hub.is_turning.get()
     };
     let Some(hub) = Hub::current().filter(may_serve) else { return false };
     let outer = hub.current.take();

@@ -48,6 +48,8 @@ pub(crate) enum WaitOn {
     Writable(i32),
     /// Nothing any more: its timer has fired.
     Elapsed,
+    /// A wake of the word with this address, of which this is the lower half; or a lock of libc's.
+    Word(u32),
     /// The end of the greenlet in this slot.
     Join(u32),
     /// So many greenlets to end, or one of them.
@@ -100,6 +102,11 @@ impl fmt::Display for WaitOn {
             WaitOn::Sleep => write!(f, "a timer (sleep)"),
             WaitOn::Readable(fd) => write!(f, "descriptor {fd} to become readable"),
             WaitOn::Writable(fd) => write!(f, "descriptor {fd} to become writable"),
+            WaitOn::Word(address) => write!(
+                f,
+                "a lock, or another word, at ..{address:08x} (futex: it cannot fail, so no kill ends \
+                 this wait)"
+            ),
             WaitOn::Elapsed => write!(f, "nothing (its time is over)"),
             WaitOn::Join(slot) => write!(f, "the end of the greenlet in slot {slot}"),
             WaitOn::Greenlets(count) => write!(f, "{count} greenlet(s) to end"),

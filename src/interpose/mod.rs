@@ -16,6 +16,7 @@
 //! | `receive`, `send`, `accept`, `connect`, `poll`, `sleep` | calls that wait |
 //! | `close`, `create` | calls that change what a descriptor's number means |
 //! | `futex`, `locks` | waiting for one another |
+//! | `wait`, `queue`, `inside` | how these wait, and who waits where |
 //! | `elsewhere` | calls of a guest that another OS thread makes, or on another base |
 //! | `names`, `child`, `thread` | resolver, child processes, OS threads |
 //!
@@ -83,13 +84,16 @@ mod close;
 mod connect;
 mod create;
 mod futex;
+mod inside;
 mod locks;
 mod names;
 mod poll;
+mod queue;
 mod receive;
 mod send;
 mod sleep;
 mod thread;
+mod wait;
 
 /// The types in the list of hooked functions.
 #[doc(hidden)]

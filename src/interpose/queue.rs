@@ -21,7 +21,8 @@
 //! - `QUEUE-1` No lost wake. Who waits counts itself, and then looks at its word; who wakes changes
 //!   the word, and then looks at the count; a fence lies between the two on either side. So the
 //!   waiter sees the change, or the waker sees the waiter counted. In the latter case it takes the
-//!   latch: the waiter is in line by then, or comes later and so looks at its word after the change.
+//!   latch: the waiter is in line by then, or comes later, and so looks at its word after the
+//!   change.
 //! - `QUEUE-2` A node lies in the frame of `wait`. It is linked from `enter` until it is taken or
 //!   `Leave` is dropped, and nobody but the holder of the latch follows links. `wait` neither
 //!   returns nor unwinds before one of the two has happened; who takes a node touches it last when
@@ -31,7 +32,8 @@
 //!
 //! # Source
 //!
-//! futex(2), Linux `kernel/futex/waitwake.c` (counts, then looks); Amanieu d'Antras, `parking_lot_core`.
+//! futex(2), Linux `kernel/futex/waitwake.c` (counts, then looks); Amanieu d'Antras,
+//! `parking_lot_core`.
 
 #![expect(unsafe_code, reason = "a list through the frames of those who wait")]
 //! # Safety
@@ -174,7 +176,7 @@ impl<T: Tell> Shard<T> {
         Shard { waiting, is_owed, line }
     }
 
-    /// Runs `f` under the latch. `None`: this is a signal handler, which has interrupted the holder.
+    /// Runs `f` under the latch. `None`: this is a signal handler that has interrupted the holder.
     fn with<R>(&self, f: impl FnOnce(&mut Line<T>) -> R) -> Option<R> {
         let inside = Inside::enter(ptr::from_ref(self).addr())?;
         let result = f(&mut self.line.hold());
@@ -267,6 +269,21 @@ impl<T: Tell, const SHARDS: usize> Queue<T, SHARDS> {
         shard.wake(Which::At(address, bits), count)
     }
 
+    /// Forgets all who are in line, in the child of a fork: they are not there, though their frames
+    /// are, as copies.
+    ///
+    /// # Safety
+    ///
+    /// No other thread is using the queue, nor is what this call has interrupted.
+    pub(super) unsafe fn abandon(&self) {
+        for shard in &self.shards {
+            shard.waiting.store(0, Ordering::Relaxed);
+            shard.is_owed.store(false, Ordering::Relaxed);
+            // SAFETY: the caller's promise.
+            unsafe { shard.line.renew(Line::new()) };
+        }
+    }
+
     /// Puts the caller in line at `address` and runs `f`, which looks at the word and waits. Gives
     /// what `f` returns, and whether the caller was woken, be it while `f` returned.
     ///
@@ -324,6 +341,11 @@ impl<T: Tell> Place<'_, T> {
             Some(self.node.told.replace(told.take()))
         });
         matches!(before, Some(Some(_)))
+    }
+
+    /// Takes back what was said, unless a wake has come.
+    pub(super) fn disarm(&self) {
+        drop(self.shard.with(|_| self.node.told.take()));
     }
 }
 
