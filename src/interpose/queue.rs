@@ -178,9 +178,11 @@ impl<T: Tell> Shard<T> {
 
     /// Runs `f` under the latch. `None`: this is a signal handler that has interrupted the holder.
     fn with<R>(&self, f: impl FnOnce(&mut Line<T>) -> R) -> Option<R> {
-        let inside = Inside::enter(ptr::from_ref(self).addr())?;
-        let result = f(&mut self.line.hold());
-        drop(inside);
+        let result = {
+            let _inside = Inside::enter(ptr::from_ref(self).addr())?;
+            let mut line = self.line.hold(); // Let go of first.
+            f(&mut line)
+        };
         // A handler that came before that has left its note; one that comes now needs none.
         if self.is_owed.load(Ordering::Relaxed) {
             self.pay();
