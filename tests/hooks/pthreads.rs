@@ -532,7 +532,7 @@ fn readers_and_writers_exclude_one_another() {
 type Semaphore = Of<libc::sem_t>;
 
 impl Semaphore {
-    fn of(value: u32, processes: c_int) -> Semaphore {
+    fn with(value: u32, processes: c_int) -> Semaphore {
         // SAFETY: a fresh one.
         Of::new(|it| unsafe { libc::sem_init(it, processes, value) })
     }
@@ -554,10 +554,10 @@ fn errno() -> c_int {
 
 #[test]
 fn semaphores_count_for_virtual_threads_greenlets_and_os_threads() {
-    let semaphore = Semaphore::of(1, 0);
+    let semaphore = Semaphore::with(1, 0);
     excludes(move || assert_eq!(semaphore.wait(), 0), move || semaphore.post());
     assert_ends(|| {
-        let semaphore = Semaphore::of(0, 0);
+        let semaphore = Semaphore::with(0, 0);
         let other = os::spawn(move || semaphore.wait());
         run(|| {
             let threads = [(); 3].map(|()| thread::spawn(move || semaphore.wait()));
@@ -567,7 +567,7 @@ fn semaphores_count_for_virtual_threads_greenlets_and_os_threads() {
             assert_eq!(semaphore.wait(), 0);
             threads.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap(), 0));
             posts.join().unwrap();
-            let semaphore = Semaphore::of(0, 0);
+            let semaphore = Semaphore::with(0, 0);
             let waits = thread::spawn(move || {
                 let begun = Instant::now();
                 let time = after(libc::CLOCK_REALTIME, 2);
@@ -603,7 +603,7 @@ fn slow_a_semaphore_is_posted_by_a_signal_handler_at_any_moment() {
     }
     const ROUNDS: u32 = 3000;
     assert_ends(|| {
-        let semaphore = Semaphore::of(0, 0);
+        let semaphore = Semaphore::with(0, 0);
         SEMAPHORE.store(semaphore.get(), Ordering::Relaxed);
         // SAFETY: the handler does what a handler may.
         unsafe { libc::signal(libc::SIGUSR2, post as *const () as libc::sighandler_t) };
@@ -637,12 +637,12 @@ fn slow_a_semaphore_is_posted_by_a_signal_handler_at_any_moment() {
 
 #[test]
 fn what_is_done_once_is_waited_for() {
-    static ONCE: Of2 = Of2(UnsafeCell::new(0));
+    static ONCE: Control = Control(UnsafeCell::new(0));
     static RUNS: AtomicU32 = AtomicU32::new(0);
     static LET_GO: std::sync::OnceLock<Gate> = std::sync::OnceLock::new();
-    struct Of2(UnsafeCell<c_int>);
+    struct Control(UnsafeCell<c_int>);
     // SAFETY: libc changes it by atomic accesses.
-    unsafe impl Sync for Of2 {}
+    unsafe impl Sync for Control {}
     extern "C" fn routine() {
         RUNS.fetch_add(1, Ordering::Relaxed);
         LET_GO.get().unwrap().wait();
@@ -719,7 +719,7 @@ fn what_other_processes_let_go_is_noticed() {
             libc::pthread_mutexattr_setpshared(it, libc::PTHREAD_PROCESS_SHARED)
         });
         let lock = Lock::shared_by(libc::PTHREAD_PROCESS_SHARED);
-        let semaphore = Semaphore::of(0, 1);
+        let semaphore = Semaphore::with(0, 1);
         let condition = Condition::new(libc::CLOCK_REALTIME, libc::PTHREAD_PROCESS_SHARED);
         let is_time = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&is_time);
