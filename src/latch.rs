@@ -1,9 +1,9 @@
-//! The lock around what threads share for moments: taken by one atomic operation, let go by a plain store.
+//! A lock for moments: taken by one atomic operation, let go by a plain store.
 //!
 //! Floor 0. Uses: nothing. Used by: `sync::lane`, `interpose::queue`.
 //!
-//! It is held for a few steps that never block (`LANE-1`, `QUEUE-3`), so who finds it held waits for
-//! it by spinning, and soon lets other threads run, since its holder may have been put off the
+//! It is held for a few steps that never block (`LANE-1`, `QUEUE-3`), so who finds it held waits
+//! for it by spinning, and soon lets other threads run, since its holder may have been put off the
 //! processor. std's lock has to ask when it is let go whether somebody sleeps, which costs a second
 //! atomic operation: half of all that a channel does. And it waits by a name of libc's, which a
 //! higher floor interposes.

@@ -104,8 +104,8 @@ impl fmt::Display for WaitOn {
             WaitOn::Writable(fd) => write!(f, "descriptor {fd} to become writable"),
             WaitOn::Word(address) => write!(
                 f,
-                "a lock, or another word, at ..{address:08x} (futex: it cannot fail, so no kill ends \
-                 this wait)"
+                "a lock, or another word, at ..{address:08x} (futex: it cannot fail, so no kill \
+                 ends this wait)"
             ),
             WaitOn::Elapsed => write!(f, "nothing (its time is over)"),
             WaitOn::Join(slot) => write!(f, "the end of the greenlet in slot {slot}"),
