@@ -13,6 +13,7 @@ lib=$(rustc --print target-libdir)
 for way; do
     echo "==> $way"
     expected=active
+    crates=(--bins --lib)
     flags=()
     set_for_way=()
     case $way in
@@ -25,13 +26,14 @@ for way; do
     static)
         flags=(-Ctarget-feature=+crt-static)
         expected=static
+        crates=(--bins)
         ;;
     *) echo "no such way: $way" >&2; exit 1 ;;
     esac
     target=target/linkage/$way
     # With --target, build scripts are not linked that way.
     env "${set_for_way[@]}" RUSTFLAGS="${flags[*]}" \
-        cargo build --release --locked -p greenloop-linkage --bins --lib \
+        cargo build --release --locked -p greenloop-linkage "${crates[@]}" \
         --target "$host" --target-dir "$target"
     built=$target/$host/release
     "$built/hooked" "$expected"
