@@ -176,8 +176,8 @@ fn wait_until<T: 'static>(
 /// # Errors
 ///
 /// The Deferred fails with [`Cancelled`](crate::Cancelled) when the greenlet was killed, with
-/// [`Killed`] when that was for a reason, and with the panic (its message, place and backtrace) when
-/// it panicked.
+/// [`Killed`] when that was for a reason, and with the panic (its message, place and backtrace)
+/// when it panicked.
 ///
 /// # Cancellation
 ///

@@ -10,8 +10,8 @@
 //! - **Nothing is lost.** The arms are polled in place, on the greenlet that selects. When one is
 //!   ready, the others are dropped before its body runs: they leave their lines, and what they were
 //!   handed meanwhile goes to the next in line. An arm that is to outlive the select is passed as
-//!   `&mut`. They are dropped in a shield, so that one whose destructor waits cannot be where a kill
-//!   takes away what the winner was handed.
+//!   `&mut`. They are dropped in a shield, so that one whose destructor waits cannot be where a
+//!   kill takes away what the winner was handed.
 //! - **The first arm that is ready wins, in the order in which they are written.** The same program
 //!   does the same each time, and the arm that matters most is written first. An arm that is always
 //!   ready starves those behind it.
@@ -76,8 +76,8 @@ use crate::{
 ///
 /// Cancellation point: always. A kill or an elapsed [`timeout`](crate::timeout) drops all arms and
 /// unwinds: nothing was taken. One that comes when an arm has won, while another one's destructor
-/// waits, unwinds at the next cancellation point: the winner's body begins. Infallible: where a kill
-/// cannot unwind, the wait goes on.
+/// waits, unwinds at the next cancellation point: the winner's body begins. Infallible: where a
+/// kill cannot unwind, the wait goes on.
 ///
 /// # Examples
 ///
@@ -302,8 +302,8 @@ impl Arms for End {
     }
 }
 
-/// From the moment at which an arm has won until it is dropped, after the arms, neither a kill nor a
-/// timeout unwinds: the destructor of one that lost may wait.
+/// From the moment at which an arm has won until it is dropped, after the arms, neither a kill nor
+/// a timeout unwinds: the destructor of one that lost may wait.
 #[derive(Debug, Default)]
 pub struct Cover(OnceCell<Shield>);
 

@@ -1,6 +1,7 @@
 //! Child processes: waiting for them, and the calls that fork.
 //!
-//! Floor 8. Uses: `next`, `elsewhere`, pidfd_open(2). Used by: the names that `interpose!()` defines.
+//! Floor 8. Uses: `next`, `elsewhere`, pidfd_open(2). Used by: the names that `interpose!()`
+//! defines.
 //!
 //! # Waiting
 //!
@@ -18,16 +19,16 @@
 //!
 //! glibc's fork walks its list of threads, in which a guest's control block is not, and ends the
 //! child if it does not find the caller. So it is called on the base of the guest's OS thread. The
-//! child goes on as the guest, on the guest's base; there is no hub there (`FORK-1`), and nobody is a
-//! guest. posix_spawn(3) needs none of this: its child never comes here.
+//! child goes on as the guest, on the guest's base; there is no hub there (`FORK-1`), and nobody is
+//! a guest. posix_spawn(3) needs none of this: its child never comes here.
 //!
 //! # Invariants
 //!
 //! - `CHILD-1` A pidfd is of the child that was meant: it is opened first, and then the kernel says
 //!   that the child is still there, unwaited for; so its number cannot have gone to another process
 //!   before.
-//! - `CHILD-2` No frame stands between the caller of vfork(2) and libc's: its child returns into the
-//!   caller's frame before the parent does.
+//! - `CHILD-2` No frame stands between the caller of vfork(2) and libc's: its child returns into
+//!   the caller's frame before the parent does.
 
 #![expect(unsafe_code, reason = "C's signatures")]
 #![expect(clippy::missing_safety_doc, reason = "the contract of each is its manual page")]
@@ -396,8 +397,8 @@ impl Drop for Waiting {
 /// How many forks deep children are watched by threads.
 const GENERATIONS: usize = 16;
 
-/// The threads that wait, one list for each generation of forks: the child of a fork has none of its
-/// parent's threads, and its parent's lock may be held by nobody. Held for a few instructions.
+/// The threads that wait, one list for each generation of forks: the child of a fork has none of
+/// its parent's threads, and its parent's lock may be held by nobody. Held for a few instructions.
 static WATCHES: [Mutex<Vec<Watch>>; GENERATIONS] = [const { Mutex::new(Vec::new()) }; GENERATIONS];
 
 /// Parks until there may be something to tell of `whom`.

@@ -8,8 +8,8 @@
 #![expect(unsafe_code, reason = "system calls")]
 //! # Safety
 //!
-//! Whoever calls these keeps the contract of the manual page; the kernel's is the same, but for what
-//! libc does in between, which is done here. errno is the thread's own word.
+//! Whoever calls these keeps the contract of the manual page; the kernel's is the same, but for
+//! what libc does in between, which is done here. errno is the thread's own word.
 
 use std::{
     mem::size_of,

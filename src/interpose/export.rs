@@ -71,8 +71,8 @@ pub(super) fn defined() -> Option<&'static [__Definition]> {
     unsafe { DEFINED.load(Ordering::Acquire).as_ref() }.copied()
 }
 
-/// Those of `defined` that the code beside them finds. In a shared library none is: a name means the
-/// program's there, or libc's, as for anybody.
+/// Those of `defined` that the code beside them finds. In a shared library none is: a name means
+/// the program's there, or libc's, as for anybody.
 pub(super) fn found_beside(defined: &'static [__Definition]) -> Vec<&'static __Definition> {
     let found = elf::objects(|object| {
         let is_inside = |definition: &&__Definition| object.contains(definition.address.addr());

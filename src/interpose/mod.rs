@@ -42,20 +42,20 @@
 //!
 //! # Rules
 //!
-//! - What serves a guest makes its system calls by rustix or `early::kernel`, never by libc's names:
-//!   those are ours. errno is set last, on the guest's own base.
+//! - What serves a guest makes its system calls by rustix or `early::kernel`, never by libc's
+//!   names: those are ours. errno is set last, on the guest's own base.
 //! - A call that waits is tried first, and waits only if it would block. A kill is `ECANCELED`, the
 //!   end of a timeout around the call `ETIMEDOUT`; never an unwind, and never `EINTR`.
-//! - Between the test for a guest and the next definition there is nothing: the way through costs one
-//!   thread-local load, one load of an address, and a jump.
+//! - Between the test for a guest and the next definition there is nothing: the way through costs
+//!   one thread-local load, one load of an address, and a jump.
 //! - A function that libc answers with the OS thread's own state is called on its base
 //!   (`elsewhere::on_the_hubs_base`).
 //!
 //! # What this does not reach
 //!
-//! Whoever makes system calls without libc (rustix, Go), libc itself (`FILE` streams, its resolver),
-//! and a call that began before there was a guest. [`status()`] tells of libraries; the watchdog
-//! names what stops a hub.
+//! Whoever makes system calls without libc (rustix, Go), libc itself (`FILE` streams, its
+//! resolver), and a call that began before there was a guest. [`status()`] tells of libraries; the
+//! watchdog names what stops a hub.
 //!
 //! A library that is loaded later finds those names only that the program exports: the linker
 //! exports what a library which the program is linked with, libc first of all, defines or asks for.

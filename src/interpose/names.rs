@@ -7,8 +7,8 @@
 //! back, or, of getaddrinfo(3), handed over: it is the next definition's own memory, and
 //! freeaddrinfo(3) frees it. Addresses that are written out are not looked up, and need no thread.
 //!
-//! The functions that answer in static memory answer in the guest's own: each virtual thread has its
-//! answer, and keeps it until it asks again, or ends. The other thread's `_res` counts, not the
+//! The functions that answer in static memory answer in the guest's own: each virtual thread has
+//! its answer, and keeps it until it asks again, or ends. The other thread's `_res` counts, not the
 //! guest's.
 //!
 //! A kill, or a timeout around the call, is an error: `EAI_SYSTEM` with `ECANCELED` or `ETIMEDOUT`,

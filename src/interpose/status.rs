@@ -2,8 +2,8 @@
 //!
 //! Floor 8. Uses: `elf`, `export`, dlsym(3). Used by: users.
 //!
-//! "Is library X cooperative?" A library calls the names of others through words that the loader has
-//! filled in. Those words are read: what stands there is what a call reaches.
+//! "Is library X cooperative?" A library calls the names of others through words that the loader
+//! has filled in. Those words are read: what stands there is what a call reaches.
 
 #![expect(unsafe_code, reason = "dlsym is C")]
 //! # Safety

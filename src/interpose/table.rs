@@ -23,8 +23,9 @@
 //! - `value(expression)`: a function of `early`, where libc does more than the system call.
 //! - `libc(expression)`: it is no system call, so it is looked for when it is first called. The
 //!   expression is what a call gives on a libc that lacks it.
-//! - `jump(expression)`: the same, of a function that looks at who called it, or that returns twice.
-//!   No frame may stand between it and its caller, so its hook is written in assembly, and jumps.
+//! - `jump(expression)`: the same, of a function that looks at who called it, or that returns
+//!   twice. No frame may stand between it and its caller, so its hook is written in assembly, and
+//!   jumps.
 //!
 //! `open`, `malloc` and files are never hooked.
 //!

@@ -1,6 +1,7 @@
 //! OS threads, seen from a guest: starting and joining them, ending, and loading libraries.
 //!
-//! Floor 8. Uses: `next`, `elsewhere`, pidfd_open(2). Used by: the names that `interpose!()` defines.
+//! Floor 8. Uses: `next`, `elsewhere`, pidfd_open(2). Used by: the names that `interpose!()`
+//! defines.
 //!
 //! # Joining
 //!
@@ -11,15 +12,15 @@
 //!
 //! # Loading libraries
 //!
-//! The loader walks glibc's list of threads, locks by thread id, and keeps its error for the thread.
-//! So it is called on the base of the guest's OS thread, and the error is fetched there, for dlerror(3)
-//! to find. Constructors run there, too, and really block: the loader's lock is held. Thread-locals that the
-//! library has brought are then written into the blocks of all virtual threads, as the loader does
-//! for the threads that it knows.
+//! The loader walks glibc's list of threads, locks by thread id, and keeps its error for the
+//! thread. So it is called on the base of the guest's OS thread, and the error is fetched there,
+//! for dlerror(3) to find. Constructors run there, too, and really block: the loader's lock is
+//! held. Thread-locals that the library has brought are then written into the blocks of all virtual
+//! threads, as the loader does for the threads that it knows.
 //!
-//! dlopen(3) looks into the folders that the library of its caller names, and knows it by the return
-//! address. The hook leaves that address where it is: it is a jump. Of a guest's call, which must
-//! come back, the hook looks into those folders itself.
+//! dlopen(3) looks into the folders that the library of its caller names, and knows it by the
+//! return address. The hook leaves that address where it is: it is a jump. Of a guest's call, which
+//! must come back, the hook looks into those folders itself.
 //!
 //! # Invariants
 //!
@@ -437,12 +438,9 @@ unsafe extern "C-unwind" fn dlmopen_of_a_guest(
     mode: c_int,
     caller: usize,
 ) -> *mut c_void {
+    type Dlmopen = unsafe extern "C-unwind" fn(c_long, *const c_char, c_int) -> *mut c_void;
     // SAFETY: NEXT-1.
-    let next = unsafe {
-        transmute::<*mut (), unsafe extern "C-unwind" fn(c_long, *const c_char, c_int) -> *mut c_void>(
-            next::dlmopen(),
-        )
-    };
+    let next = unsafe { transmute::<*mut (), Dlmopen>(next::dlmopen()) };
     // SAFETY: the caller's string, or null.
     let found = unsafe { found_by_caller(path, caller) };
     let path = found.as_ref().map_or(path, |found| found.as_ptr());

@@ -1,7 +1,7 @@
 //! Virtual threads: threads to all the code inside them, greenlets to their hub.
 //!
-//! [`spawn`](spawn()) has the contract of [`std::thread::spawn`]: a `Send` closure, thread-locals of its own
-//! with destructors that run at its end, its own `errno`, panic count, `ThreadId` and
+//! [`spawn`](spawn()) has the contract of [`std::thread::spawn`]: a `Send` closure, thread-locals
+//! of its own with destructors that run at its end, its own `errno`, panic count, `ThreadId` and
 //! floating-point control. So what is right on a thread is right on a virtual thread, and any crate
 //! that blocks may be used there, unmodified: where the program has
 //! `interpose!`, what blocks in the C library (a `recv`, a lock, a `sleep`)
@@ -85,7 +85,8 @@ pub enum Support {
     OsThreads(Refusal),
 }
 
-/// What [`spawn`](spawn()) makes here: virtual threads, or OS threads and why. Found out at the first call.
+/// What [`spawn`](spawn()) makes here: virtual threads, or OS threads and why. Found out at the
+/// first call.
 ///
 /// # Examples
 ///

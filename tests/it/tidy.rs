@@ -52,7 +52,6 @@ const UNSAFE_FILES: &[&str] = &[
     "src/interpose/locks/once.rs",
     "src/interpose/locks/rwlock.rs",
     "src/interpose/locks/semaphore.rs",
-    "src/interpose/mod.rs",
     "src/interpose/names.rs",
     "src/interpose/next.rs",
     "src/interpose/poll.rs",
