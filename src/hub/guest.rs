@@ -243,6 +243,41 @@ impl Guest {
         Ended::Killed
     }
 
+    /// What would end a wait before it begins: a kill, or a `timeout` around it whose time is over.
+    /// For calls that could wait, and are to fail then also if they need not. As after a wait, the
+    /// others run before this returns.
+    #[inline]
+    pub(crate) fn interrupted(self) -> Option<Ended> {
+        let Seat { ctl, .. } = *self.seat;
+        let quiet = ctl.kill.get() == Kill::None && ctl.frames_deadline().is_never();
+        if quiet { None } else { self.interrupted_perhaps() }
+    }
+
+    #[cold]
+    fn interrupted_perhaps(self) -> Option<Ended> {
+        self.enter(|hub| {
+            self.seat.ctl.interrupts(Mode::Hooked).err()?;
+            let Ok(wait) = Wait::begin(hub, WaitOn::Nothing) else {
+                return Some(Ended::Refused(rustix::io::Errno::DEADLK));
+            };
+            let ended = self.park(&wait, Deadline::NEVER);
+            if ended == Ended::Elapsed {
+                hub.requeue(self.seat.ctl);
+            }
+            Some(ended)
+        })
+    }
+
+    /// Counts a call that did not wait: after many of them, the others run.
+    #[inline]
+    pub(crate) fn spend(self) {
+        let hub = self.hub();
+        match hub.slice.get() {
+            0 => self.yield_now(),
+            left => hub.slice.set(left - 1),
+        }
+    }
+
     /// Parks until `deadline`.
     pub(crate) fn sleep(self, deadline: Deadline) -> Ended {
         self.wait(WaitOn::Sleep, deadline, |_, _| ())

@@ -362,14 +362,19 @@ fn borrow(number: RawFd) -> BorrowedFd<'static> {
 
 impl Guest {
     /// Waits until one of these descriptors, which this crate does not own, may be ready, as
-    /// [`Guest::wait`] does. Each is registered anew, since a number may name another file than it
-    /// did, unseen.
+    /// [`Guest::wait`] does; `register` tells somebody else the wake, too. Each is registered anew,
+    /// since a number may name another file than it did, unseen.
     ///
     /// # Errors
     ///
     /// [`Ended::Refused`] with the poller's error, before anything has waited: `PERM` for a file
     /// that is always ready, `BADF` for a number that names none.
-    pub(crate) fn wait_fds(self, wanted: &[(RawFd, Direction)], deadline: Deadline) -> Ended {
+    pub(crate) fn wait_fds(
+        self,
+        wanted: &[(RawFd, Direction)],
+        deadline: Deadline,
+        register: impl FnOnce(&Hub, Wake),
+    ) -> Ended {
         self.enter(|hub| {
             let on = match wanted {
                 [(number, Direction::Read)] => WaitOn::Readable(*number),
@@ -395,13 +400,14 @@ impl Guest {
                 };
                 hub.reactor.sources().add_waiter(number, id, direction, wait.wake());
             }
+            register(hub, wait.wake());
             self.park(&wait, deadline)
         })
     }
 
     /// As [`wait_fds`](Self::wait_fds), for one.
     pub(crate) fn wait_fd(self, number: RawFd, direction: Direction, deadline: Deadline) -> Ended {
-        self.wait_fds(&[(number, direction)], deadline)
+        self.wait_fds(&[(number, direction)], deadline, |_, _| ())
     }
 }
 
