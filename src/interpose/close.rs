@@ -1,34 +1,103 @@
-//! The life of a descriptor number: close(2), dup(2), fcntl(2), ioctl(2), socket options.
+//! Calls that change what a number means, or how its file behaves: close(2), dup2(2), fcntl(2),
+//! ioctl(2) and their kind.
 //!
-//! Floor 8. Uses: `next`. Used by: the names that `interpose!()` defines.
+//! Floor 8. Uses: `descriptors`, `window`, `call`, `next`. Used by: the names that `interpose!()`
+//! defines.
+//!
+//! Whoever closes a number, on whatever thread, first wakes those who wait for it. Nothing needs to
+//! be known of what opens or duplicates one, nor of socket options: the kernel is asked when it
+//! matters. `shutdown` is reported by the kernel to those who wait.
+//!
+//! None of these wait, so none fails because of a kill: what is closed is closed. The exceptions
+//! are locks on files (`F_SETLKW`, `F_OFD_SETLKW`), which are tried again and again.
 
-#![expect(unsafe_code, reason = "C's signatures")]
+#![expect(unsafe_code, reason = "C's signatures, and system calls with pointers of the user's")]
 #![expect(clippy::missing_safety_doc, reason = "the contract of each is its manual page")]
 //! # Safety
 //!
-//! Arguments are passed on as they came (`HOOK-1`).
+//! Arguments are passed on as they came (`HOOK-1`): to the next definition, or to the system call
+//! of the same name, which checks every pointer.
+
+use std::ptr;
+
+use libc::{F_GETFL, F_OFD_SETLK, F_OFD_SETLKW, F_SETFL, F_SETLK, F_SETLKW, FIONBIO, O_NONBLOCK};
 
 use super::{
     __c::{c_int, c_long, c_uint, c_ulong, c_void, socklen_t},
-    next,
+    descriptors,
+    early::Word,
+    flock::again_and_again,
+    kernel::{answer, on},
+    next, window,
 };
+use crate::hub::guest::{guest, guests_alive};
 
 /// close(2).
 pub unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
+    if guests_alive() == 0 {
+        // SAFETY: HOOK-1.
+        return unsafe { next::close(fd) };
+    }
+    let uncancelled = Uncancelled::begin();
+    let closing = descriptors::begin_close(fd);
     // SAFETY: HOOK-1.
-    unsafe { next::close(fd) }
+    let closed = unsafe { next::close(fd) };
+    drop(closing);
+    drop(uncancelled);
+    closed
 }
+
+/// While it lives, this thread is not cancelled: close(2) is a point of cancellation, and the frame
+/// above has something to drop (`HOOK-2`).
+struct Uncancelled(c_int);
+
+impl Uncancelled {
+    fn begin() -> Uncancelled {
+        let mut before = 0;
+        // SAFETY: a live place for what it was.
+        unsafe { pthread_setcancelstate(CANCEL_DISABLE, &raw mut before) };
+        Uncancelled(before)
+    }
+}
+
+impl Drop for Uncancelled {
+    fn drop(&mut self) {
+        // SAFETY: null: what it is now is not asked for.
+        unsafe { pthread_setcancelstate(self.0, ptr::null_mut()) };
+    }
+}
+
+unsafe extern "C" {
+    /// glibc's, which the libc crate lacks.
+    fn pthread_setcancelstate(state: c_int, before: *mut c_int) -> c_int;
+}
+
+/// `PTHREAD_CANCEL_DISABLE`.
+const CANCEL_DISABLE: c_int = 1;
 
 /// close_range(2).
 pub unsafe extern "C-unwind" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+    if guests_alive() == 0 || flags as c_uint & libc::CLOSE_RANGE_CLOEXEC != 0 {
+        // SAFETY: HOOK-1.
+        return unsafe { next::close_range(first, last, flags) };
+    }
+    let closing = descriptors::begin_close_range(first, last);
     // SAFETY: HOOK-1.
-    unsafe { next::close_range(first, last, flags) }
+    let closed = unsafe { next::close_range(first, last, flags) };
+    drop(closing);
+    closed
 }
 
 /// closefrom(3).
 pub unsafe extern "C-unwind" fn closefrom(first: c_int) {
+    if guests_alive() == 0 {
+        // SAFETY: HOOK-1.
+        return unsafe { next::closefrom(first) };
+    }
+    let closing = descriptors::begin_close_range(first.max(0) as c_uint, c_uint::MAX);
     // SAFETY: HOOK-1.
-    unsafe { next::closefrom(first) }
+    unsafe { next::closefrom(first) };
+    drop(closing);
 }
 
 /// shutdown(2).
@@ -45,26 +114,64 @@ pub unsafe extern "C-unwind" fn dup(fd: c_int) -> c_int {
 
 /// dup2(2).
 pub unsafe extern "C-unwind" fn dup2(old: c_int, new: c_int) -> c_int {
+    if guests_alive() == 0 || old == new {
+        // SAFETY: HOOK-1.
+        return unsafe { next::dup2(old, new) };
+    }
+    let closing = descriptors::begin_close(new);
     // SAFETY: HOOK-1.
-    unsafe { next::dup2(old, new) }
+    let done = unsafe { next::dup2(old, new) };
+    drop(closing);
+    done
 }
 
 /// dup3(2).
 pub unsafe extern "C-unwind" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
+    if guests_alive() == 0 || old == new {
+        // SAFETY: HOOK-1.
+        return unsafe { next::dup3(old, new, flags) };
+    }
+    let closing = descriptors::begin_close(new);
     // SAFETY: HOOK-1.
-    unsafe { next::dup3(old, new, flags) }
+    let done = unsafe { next::dup3(old, new, flags) };
+    drop(closing);
+    done
 }
 
 /// fcntl(2).
 pub unsafe extern "C-unwind" fn fcntl(fd: c_int, command: c_int, argument: c_long) -> c_int {
     // SAFETY: HOOK-1.
-    unsafe { next::fcntl(fd, command, argument) }
+    let next = || unsafe { next::fcntl(fd, command, argument) };
+    if guests_alive() == 0 {
+        return next();
+    }
+    match command {
+        F_GETFL => match next() {
+            // It may be that of a window.
+            flags if flags != -1 && flags & O_NONBLOCK != 0 => window::truly(fd, next),
+            flags => flags,
+        },
+        F_SETFL => window::truly(fd, next),
+        F_SETLKW | F_OFD_SETLKW => match guest() {
+            Some(guest) => {
+                let command = if command == F_SETLKW { F_SETLK } else { F_OFD_SETLK };
+                let rest = [command.word(), argument.word(), 0, 0, 0];
+                answer(again_and_again(guest, || {
+                    // SAFETY: HOOK-1: the same lock, but for the wait.
+                    unsafe { on(fd, libc::SYS_fcntl, rest) }
+                })) as c_int
+            }
+            None => next(),
+        },
+        _ => next(),
+    }
 }
 
 /// ioctl(2).
 pub unsafe extern "C-unwind" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
     // SAFETY: HOOK-1.
-    unsafe { next::ioctl(fd, request, argument) }
+    let next = || unsafe { next::ioctl(fd, request, argument) };
+    if request == FIONBIO && guests_alive() != 0 { window::truly(fd, next) } else { next() }
 }
 
 /// setsockopt(2).

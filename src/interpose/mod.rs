@@ -14,7 +14,10 @@
 //! | `status` | who calls us: each loaded object, and whom it finds |
 //! | `self_test` | whether the definitions are there, and win |
 //! | `receive`, `send`, `accept`, `connect`, `poll`, `sleep` | calls that wait |
+//! | `transfer`, `flock` | calls from one descriptor to another; locks on files |
 //! | `close`, `create` | calls that change what a descriptor's number means |
+//! | `call`, `descriptors`, `window` | one call of a virtual thread; who waits for which number; a moment without blocking |
+//! | `kernel`, `parts`, `lock` | questions to the kernel; a buffer in parts; a lock for a few instructions |
 //! | `futex`, `locks` | waiting for one another |
 //! | `wait`, `queue`, `inside` | how these wait, and who waits where |
 //! | `elsewhere` | calls of a guest that another OS thread makes, or on another base |
@@ -79,14 +82,20 @@ mod self_test;
 mod status;
 
 mod accept;
+mod call;
 mod child;
 mod close;
 mod connect;
 mod create;
+mod descriptors;
+mod flock;
 mod futex;
 mod inside;
+mod kernel;
+mod lock;
 mod locks;
 mod names;
+mod parts;
 mod poll;
 mod queue;
 mod receive;
@@ -94,6 +103,8 @@ mod send;
 mod sleep;
 mod thread;
 mod wait;
+mod transfer;
+mod window;
 
 /// The types in the list of hooked functions.
 #[doc(hidden)]

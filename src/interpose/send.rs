@@ -1,20 +1,45 @@
-//! Sending: send(2) and its kin, write(2), and what moves bytes between descriptors.
+//! Calls that give bytes out: send(2), sendto(2), sendmsg(2), sendmmsg(2), write(2), writev(2).
 //!
-//! Floor 8. Uses: `next`. Used by: the names that `interpose!()` defines.
+//! Floor 8. Uses: `call`, `kernel`, `parts`, `window`, `next`. Used by: the names that
+//! `interpose!()` defines; `transfer`.
+//!
+//! Descriptors are tried without blocking as in `receive`. A blocking write is a promise that all
+//! is written: these go on until it is, so long as nothing fails; what was written before counts
+//! for more than what ended it.
+//!
+//! Writing to descriptors 0 to 2 suspends nobody, unless it is a socket: they are written to while
+//! the locks of `stdout` are held, and by what prints panics.
 
-#![expect(unsafe_code, reason = "C's signatures")]
+#![expect(unsafe_code, reason = "C's signatures, and system calls with pointers of the user's")]
 #![expect(clippy::missing_safety_doc, reason = "the contract of each is its manual page")]
 //! # Safety
 //!
-//! Arguments are passed on as they came (`HOOK-1`).
+//! Arguments are passed on as they came (`HOOK-1`): to the next definition, or to the system call
+//! of the same name, which checks every pointer. What is read here, the kernel has read before.
 
+use std::{mem::MaybeUninit, os::fd::RawFd, ptr};
+
+use libc::{MSG_DONTWAIT, MSG_NOSIGNAL};
+use rustix::io::Errno;
+
+pub use super::transfer::{copy_file_range, sendfile, splice, tee, vmsplice};
 use super::{
-    __c::{
-        c_int, c_uint, c_void, iovec, loff_t, mmsghdr, msghdr, off_t, off64_t, size_t, sockaddr,
-        socklen_t, ssize_t,
-    },
+    __c::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t},
+    call::Call,
+    descriptors,
+    early::Word,
+    kernel::{self, Kind, answer, on},
     next,
+    parts::{LENGTH_MAX, PARTS_MAX, Parts},
+    window,
 };
+use crate::hub::{
+    guest::{Guest, guest},
+    io::Direction::Write,
+};
+
+/// The last of the descriptors that a program prints to.
+const STDERR: RawFd = 2;
 
 /// send(2).
 pub unsafe extern "C-unwind" fn send(
@@ -23,8 +48,12 @@ pub unsafe extern "C-unwind" fn send(
     length: size_t,
     flags: c_int,
 ) -> ssize_t {
+    let Some(guest) = guest() else {
+        // SAFETY: HOOK-1.
+        return unsafe { next::send(fd, buffer, length, flags) };
+    };
     // SAFETY: HOOK-1.
-    unsafe { next::send(fd, buffer, length, flags) }
+    answer(unsafe { give(guest, fd, buffer, length, flags, ptr::null(), 0) })
 }
 
 /// sendto(2).
@@ -36,8 +65,12 @@ pub unsafe extern "C-unwind" fn sendto(
     address: *const sockaddr,
     address_length: socklen_t,
 ) -> ssize_t {
+    let Some(guest) = guest() else {
+        // SAFETY: HOOK-1.
+        return unsafe { next::sendto(fd, buffer, length, flags, address, address_length) };
+    };
     // SAFETY: HOOK-1.
-    unsafe { next::sendto(fd, buffer, length, flags, address, address_length) }
+    answer(unsafe { give(guest, fd, buffer, length, flags, address, address_length) })
 }
 
 /// sendmsg(2).
@@ -46,8 +79,15 @@ pub unsafe extern "C-unwind" fn sendmsg(
     message: *const msghdr,
     flags: c_int,
 ) -> ssize_t {
-    // SAFETY: HOOK-1.
-    unsafe { next::sendmsg(fd, message, flags) }
+    let Some(guest) = guest() else {
+        // SAFETY: HOOK-1.
+        return unsafe { next::sendmsg(fd, message, flags) };
+    };
+    let result = Call::begin(guest, fd).and_then(|mut call| {
+        // SAFETY: HOOK-1.
+        unsafe { give_message(&mut call, message, flags) }
+    });
+    answer(result)
 }
 
 /// sendmmsg(2).
@@ -57,77 +97,295 @@ pub unsafe extern "C-unwind" fn sendmmsg(
     count: c_uint,
     flags: c_int,
 ) -> c_int {
+    let Some(guest) = guest() else {
+        // SAFETY: HOOK-1.
+        return unsafe { next::sendmmsg(fd, messages, count, flags) };
+    };
     // SAFETY: HOOK-1.
-    unsafe { next::sendmmsg(fd, messages, count, flags) }
+    answer(unsafe { give_messages(guest, fd, messages, count, flags) }) as c_int
 }
 
 /// write(2).
 pub unsafe extern "C-unwind" fn write(fd: c_int, buffer: *const c_void, length: size_t) -> ssize_t {
-    // SAFETY: HOOK-1.
-    unsafe { next::write(fd, buffer, length) }
+    let Some(guest) = guest() else {
+        // SAFETY: HOOK-1.
+        let written = unsafe { next::write(fd, buffer, length) };
+        if written < 0 && window::was_in_one(fd) {
+            // SAFETY: HOOK-1.
+            return unsafe { write(fd, buffer, length) };
+        }
+        return written;
+    };
+    if !descriptors::was_no_socket(fd) {
+        // SAFETY: HOOK-1; write(2) on a socket is send(2) without flags.
+        match unsafe { give(guest, fd, buffer, length, 0, ptr::null(), 0) } {
+            Err(Errno::NOTSOCK) => descriptors::note_socket(fd, false),
+            done => return answer(done),
+        }
+    }
+    let part = iovec { iov_base: buffer.cast_mut(), iov_len: length };
+    // SAFETY: HOOK-1: one part, which is the caller's buffer.
+    answer(unsafe { give_out(guest, fd, &raw const part, 1) })
 }
 
 /// writev(2).
 pub unsafe extern "C-unwind" fn writev(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
-    // SAFETY: HOOK-1.
-    unsafe { next::writev(fd, parts, count) }
+    let Some(guest) = guest() else {
+        // SAFETY: HOOK-1.
+        let written = unsafe { next::writev(fd, parts, count) };
+        if written < 0 && window::was_in_one(fd) {
+            // SAFETY: HOOK-1.
+            return unsafe { writev(fd, parts, count) };
+        }
+        return written;
+    };
+    match usize::try_from(count) {
+        // SAFETY: HOOK-1.
+        Ok(count) if count <= PARTS_MAX => answer(unsafe { give_out(guest, fd, parts, count) }),
+        _ => kernel::fail(Errno::INVAL),
+    }
 }
 
-/// sendfile(2).
-pub unsafe extern "C-unwind" fn sendfile(
-    output: c_int,
-    input: c_int,
-    offset: *mut off_t,
-    count: size_t,
-) -> ssize_t {
-    // SAFETY: HOOK-1.
-    unsafe { next::sendfile(output, input, offset, count) }
+/// Sends on a socket: all of it, if it is in blocking mode.
+///
+/// # Safety
+///
+/// As sendto(2).
+pub(super) unsafe fn give(
+    guest: Guest,
+    fd: RawFd,
+    buffer: *const c_void,
+    length: usize,
+    flags: c_int,
+    address: *const sockaddr,
+    address_length: socklen_t,
+) -> Result<usize, Errno> {
+    let mut call = Call::begin(guest, fd)?;
+    let (mut sent, length) = (0, length.min(LENGTH_MAX));
+    loop {
+        let (at, left) = (buffer.wrapping_byte_add(sent), length - sent);
+        let try_flags = flags | MSG_DONTWAIT | quiet_after(sent);
+        let rest = [at.word(), left, try_flags.word(), address.word(), address_length.word()];
+        // SAFETY: the caller's promise; `at` and what follows are part of its buffer.
+        match unsafe { on(fd, libc::SYS_sendto, rest) } {
+            Ok(more) if more == left || flags & MSG_DONTWAIT != 0 => {
+                return call.done(sent, Ok(more));
+            }
+            Ok(more) => sent += call.moved(more),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) if flags & MSG_DONTWAIT == 0 => {
+                if let Err(error) = call.wait(Write) {
+                    return call.done(sent, Err(error));
+                }
+            }
+            Err(error) => return call.done(sent, Err(error)),
+        }
+    }
 }
 
-/// splice(2).
-pub unsafe extern "C-unwind" fn splice(
-    input: c_int,
-    input_offset: *mut loff_t,
-    output: c_int,
-    output_offset: *mut loff_t,
-    length: size_t,
-    flags: c_uint,
-) -> ssize_t {
-    // SAFETY: HOOK-1.
-    unsafe { next::splice(input, input_offset, output, output_offset, length, flags) }
+/// A call that has sent something says so; only the next one is worth a SIGPIPE.
+fn quiet_after(sent: usize) -> c_int {
+    if sent > 0 { MSG_NOSIGNAL } else { 0 }
 }
 
-/// tee(2).
-pub unsafe extern "C-unwind" fn tee(
-    input: c_int,
-    output: c_int,
-    length: size_t,
-    flags: c_uint,
-) -> ssize_t {
-    // SAFETY: HOOK-1.
-    unsafe { next::tee(input, output, length, flags) }
+/// Sends a message: all of it, if the socket is in blocking mode.
+///
+/// # Safety
+///
+/// As sendmsg(2).
+unsafe fn give_message(
+    call: &mut Call,
+    message: *const msghdr,
+    flags: c_int,
+) -> Result<usize, Errno> {
+    loop {
+        let rest = [message.word(), (flags | MSG_DONTWAIT).word(), 0, 0, 0];
+        // SAFETY: the caller's promise.
+        match unsafe { on(call.fd, libc::SYS_sendmsg, rest) } {
+            Ok(sent) if flags & MSG_DONTWAIT != 0 => return call.done(0, Ok(sent)),
+            Ok(sent) => {
+                // SAFETY: the caller's promise; the kernel has just read it.
+                let more = unsafe { give_rest(call, message, flags, sent) };
+                return call.done(sent, more);
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) if flags & MSG_DONTWAIT == 0 => call.wait(Write)?,
+            Err(error) => return call.done(0, Err(error)),
+        }
+    }
 }
 
-/// vmsplice(2).
-pub unsafe extern "C-unwind" fn vmsplice(
-    fd: c_int,
+/// Sends what is left of a message after `sent` bytes; what came beside the bytes went with the
+/// first ones.
+///
+/// # Safety
+///
+/// `message` is what the kernel has just sent.
+unsafe fn give_rest(
+    call: &mut Call,
+    message: *const msghdr,
+    flags: c_int,
+    sent: usize,
+) -> Result<usize, Errno> {
+    // SAFETY: the caller's promise.
+    let mut header = unsafe { message.read_unaligned() };
+    // SAFETY: the caller's promise: the kernel has read the array.
+    let mut parts = unsafe { Parts::after(header.msg_iov, header.msg_iovlen, sent) };
+    (header.msg_control, header.msg_controllen) = (ptr::null_mut(), 0);
+    let mut more = 0;
+    while parts.bytes() > 0 {
+        (header.msg_iov, header.msg_iovlen) = parts.left();
+        let try_flags = flags | MSG_DONTWAIT | MSG_NOSIGNAL;
+        let rest = [(&raw const header).word(), try_flags.word(), 0, 0, 0];
+        // SAFETY: our header, whose parts are the rest of the caller's.
+        match unsafe { on(call.fd, libc::SYS_sendmsg, rest) } {
+            Ok(bytes) => {
+                more += call.moved(bytes);
+                parts.advance(bytes);
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                if let Err(error) = call.wait(Write) {
+                    return call.done(more, Err(error));
+                }
+            }
+            Err(error) => return call.done(more, Err(error)),
+        }
+    }
+    Ok(more)
+}
+
+/// Sends several messages: as many at once as the socket takes.
+///
+/// # Safety
+///
+/// As sendmmsg(2).
+unsafe fn give_messages(
+    guest: Guest,
+    fd: RawFd,
+    messages: *mut mmsghdr,
+    count: c_uint,
+    flags: c_int,
+) -> Result<usize, Errno> {
+    let mut call = Call::begin(guest, fd)?;
+    let (mut sent, count) = (0, count.min(PARTS_MAX as c_uint) as usize);
+    loop {
+        let at = messages.wrapping_add(sent);
+        let rest = [at.word(), count - sent, (flags | MSG_DONTWAIT).word(), 0, 0];
+        // SAFETY: the caller's promise: the rest of its array.
+        match unsafe { on(fd, libc::SYS_sendmmsg, rest) } {
+            Ok(0) => return call.done(sent, Ok(0)),
+            Ok(more) if flags & MSG_DONTWAIT != 0 => return call.done(sent, Ok(more)),
+            Ok(more) => {
+                // The last may have been sent in part: on a stream.
+                sent += more;
+                let last = messages.wrapping_add(sent - 1);
+                // SAFETY: the kernel has just read and written this one.
+                let mut header = unsafe { last.read_unaligned() };
+                let bytes = header.msg_len as usize;
+                // SAFETY: as above, for its parts.
+                let rest = unsafe { give_rest(&mut call, &raw const header.msg_hdr, flags, bytes) };
+                header.msg_len += rest.unwrap_or(0) as c_uint;
+                // SAFETY: the kernel wrote there.
+                unsafe { last.write_unaligned(header) };
+                if sent == count || rest.is_err() {
+                    return call.done(0, Ok(sent));
+                }
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) if flags & MSG_DONTWAIT == 0 => {
+                if let Err(error) = call.wait(Write) {
+                    return call.done(sent, Err(error));
+                }
+            }
+            Err(error) => return call.done(sent, Err(error)),
+        }
+    }
+}
+
+/// Writes to whatever `fd` is.
+///
+/// # Safety
+///
+/// As writev(2), with at most `PARTS_MAX` parts.
+unsafe fn give_out(
+    guest: Guest,
+    fd: RawFd,
     parts: *const iovec,
-    count: size_t,
-    flags: c_uint,
-) -> ssize_t {
-    // SAFETY: HOOK-1.
-    unsafe { next::vmsplice(fd, parts, count, flags) }
+    count: usize,
+) -> Result<usize, Errno> {
+    let (kind, _) = kernel::kind_of(fd)?;
+    // SAFETY: the caller's promise.
+    let plainly = || unsafe { on(fd, libc::SYS_writev, [parts.word(), count, 0, 0, 0]) };
+    match kind {
+        Kind::Socket => {
+            descriptors::note_socket(fd, true);
+            let mut call = Call::begin(guest, fd)?;
+            // SAFETY: an all-zero header is one without anything.
+            let mut message: msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+            (message.msg_iov, message.msg_iovlen) = (parts.cast_mut(), count);
+            // SAFETY: our header, with the caller's parts.
+            unsafe { give_message(&mut call, &raw const message, 0) }
+        }
+        Kind::File => plainly(),
+        Kind::Pipe | Kind::Other if fd <= STDERR => plainly(),
+        Kind::Pipe => {
+            let mut call = Call::begin(guest, fd)?;
+            // SAFETY: the caller's promise.
+            unsafe { give_to_pipe(&mut call, parts, count) }
+        }
+        Kind::Other => Call::begin(guest, fd)?.when_ready(Write, plainly),
+    }
 }
 
-/// copy_file_range(2).
-pub unsafe extern "C-unwind" fn copy_file_range(
-    input: c_int,
-    input_offset: *mut off64_t,
-    output: c_int,
-    output_offset: *mut off64_t,
-    length: size_t,
-    flags: c_uint,
-) -> ssize_t {
-    // SAFETY: HOOK-1.
-    unsafe { next::copy_file_range(input, input_offset, output, output_offset, length, flags) }
+/// Writes to a pipe: all of it, if it is in blocking mode. What fits a page is written in one.
+///
+/// # Safety
+///
+/// As writev(2), with at most `PARTS_MAX` parts.
+unsafe fn give_to_pipe(call: &mut Call, parts: *const iovec, count: usize) -> Result<usize, Errno> {
+    let (mut written, mut by_windows) = (0, false);
+    let mut rest: Option<Parts> = None;
+    loop {
+        let (at, left) = rest.as_mut().map_or((parts, count), |rest| {
+            let (at, left) = rest.left();
+            (at.cast_const(), left)
+        });
+        let done = if by_windows {
+            // SAFETY: the caller's promise: its parts, or what is left of them.
+            let plainly = || unsafe { on(call.fd, libc::SYS_writev, [at.word(), left, 0, 0, 0]) };
+            window::attempt(call.fd, plainly)?.1
+        } else {
+            let now = libc::RWF_NOWAIT as usize;
+            // SAFETY: as above; at the file's own position, the offset -1.
+            unsafe {
+                on(call.fd, libc::SYS_pwritev2, [at.word(), left, usize::MAX, usize::MAX, now])
+            }
+        };
+        match done {
+            Ok(more) => {
+                written += call.moved(more);
+                let rest = match rest.take() {
+                    // SAFETY: the caller's promise; the kernel has read the array.
+                    None => rest.insert(unsafe { Parts::after(parts, count, more) }),
+                    Some(old) => {
+                        let rest = rest.insert(old);
+                        rest.advance(more);
+                        rest
+                    }
+                };
+                if rest.bytes() == 0 {
+                    return call.done(written, Ok(0));
+                }
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                if let Err(error) = call.wait(Write) {
+                    return call.done(written, Err(error));
+                }
+            }
+            Err(Errno::OPNOTSUPP) if !by_windows => by_windows = true,
+            Err(error) => return call.done(written, Err(error)),
+        }
+    }
 }

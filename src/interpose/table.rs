@@ -174,6 +174,11 @@ macro_rules! __hooked_functions {
                     length: *mut socklen_t) -> c_int
                     = kernel(SYS_getsockopt, fd, level, name, option, length);
             }
+            flock {
+                flock [] (fd: c_int, operation: c_int) -> c_int = kernel(SYS_flock, fd, operation);
+                lockf [lockf64] (fd: c_int, command: c_int, length: off_t) -> c_int
+                    = libc(missing());
+            }
             create {
                 socket [__socket] (domain: c_int, kind: c_int, protocol: c_int) -> c_int
                     = kernel(SYS_socket, domain, kind, protocol);

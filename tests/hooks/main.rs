@@ -1,11 +1,27 @@
-//! What blocking code of others does on virtual threads: this binary defines libc's names.
+//! Blocking code, unmodified, on virtual threads: this binary has libc's names interposed.
+//!
+//! The suites are std's own sockets, pipes, files and sleeps, and libc's calls as C would make
+//! them. Where time is the subject, it is virtual.
 
-greenloop::interpose!();
+#![expect(unsafe_code, reason = "libc's calls, as C makes them")]
 
-#[allow(dead_code, reason = "shared with the other binary")]
 #[path = "../it/support.rs"]
+#[expect(dead_code, reason = "another binary needs the rest")]
 mod support;
 
+mod call;
+mod close;
+mod connect;
 mod futex;
+mod kill;
 mod locks;
+mod mode;
+mod poll;
 mod pthreads;
+mod receive;
+mod send;
+mod sleep;
+mod tokio;
+mod transfer;
+
+greenloop::interpose!();

@@ -1,0 +1,186 @@
+//! Giving bytes out.
+
+use std::{
+    io::{ErrorKind, IoSlice, Read, Write, pipe},
+    os::{
+        fd::AsRawFd,
+        unix::net::{UnixDatagram, UnixStream},
+    },
+    time::Duration,
+};
+
+use greenloop::thread;
+
+use crate::{
+    call::{Ticks, connection, named_pipe, on_a_virtual_thread, result, virtual_time_of},
+    support::assert_ends,
+};
+
+const MIB: usize = 1 << 20;
+
+/// Reads all there is, a little at a time.
+fn drain(mut from: impl Read) -> usize {
+    let (mut buffer, mut total) = (vec![0; 10_000], 0);
+    loop {
+        match from.read(&mut buffer).unwrap() {
+            0 => return total,
+            got => total += got,
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// libc's own promise: on a descriptor in blocking mode one call sends all.
+#[test]
+fn one_call_sends_eight_mib_to_a_slow_reader_while_others_run() {
+    assert_ends(|| {
+        greenloop::run(|| {
+            let ticks: Vec<_> = (0..10).map(|_| Ticks::begin()).collect();
+            let (client, server) = thread::spawn(connection).join().unwrap();
+            let reads = thread::spawn(move || drain(server));
+            let sent = thread::spawn(move || {
+                let all = vec![1; 8 * MIB];
+                (&client).write(&all).unwrap()
+            });
+            assert_eq!(sent.join().unwrap(), 8 * MIB);
+            assert_eq!(reads.join().unwrap(), 8 * MIB);
+            assert!(ticks.into_iter().all(|ticks| ticks.end() > 100));
+        });
+    });
+}
+
+#[test]
+fn parts_are_sent_whole_too() {
+    on_a_virtual_thread(|| {
+        let (client, server) = connection();
+        let reads = thread::spawn(move || drain(server));
+        let (one, two) = (vec![1; MIB + 1], vec![2; 3 * MIB]);
+        let parts = [IoSlice::new(&one), IoSlice::new(&[]), IoSlice::new(&two)];
+        assert_eq!((&client).write_vectored(&parts).unwrap(), 4 * MIB + 1);
+        drop(client);
+        assert_eq!(reads.join().unwrap(), 4 * MIB + 1);
+    });
+}
+
+/// What was sent before the timeout counts; only a call that has sent nothing fails.
+#[test]
+fn a_write_timeout_gives_what_was_sent_and_then_fails() {
+    let limit = Duration::from_millis(1500);
+    let time = virtual_time_of(move || {
+        let (end, _other) = UnixStream::pair().unwrap();
+        end.set_write_timeout(Some(limit)).unwrap();
+        let sent = (&end).write(&vec![0; 8 * MIB]).unwrap();
+        assert!(sent > 0 && sent < 8 * MIB);
+        assert_eq!((&end).write(&[0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    });
+    assert_eq!(time, 2 * limit);
+}
+
+#[test]
+fn a_broken_connection_is_told_once_what_was_sent() {
+    on_a_virtual_thread(|| {
+        let (end, other) = UnixStream::pair().unwrap();
+        let twin = end.try_clone().unwrap();
+        let sends = thread::spawn(move || {
+            let all = vec![0; 8 * MIB];
+            let send = || {
+                // SAFETY: a live buffer of that length.
+                result(unsafe { libc::send(twin.as_raw_fd(), all.as_ptr().cast(), all.len(), 0) })
+            };
+            let sent = send().unwrap(); // Not a signal, though MSG_NOSIGNAL was not asked for.
+            assert!(sent > 0 && sent < all.len() as i64);
+            // SAFETY: as above.
+            let quiet =
+                unsafe { libc::send(twin.as_raw_fd(), all.as_ptr().cast(), 1, libc::MSG_NOSIGNAL) };
+            assert_eq!(result(quiet), Err(libc::EPIPE));
+        });
+        for _ in 0..10 {
+            thread::yield_now();
+        }
+        drop(other);
+        sends.join().unwrap();
+    });
+}
+
+fn write_to_pipe(make: fn() -> (std::fs::File, std::fs::File)) {
+    assert_ends(move || {
+        greenloop::run(move || {
+            let ticks = Ticks::begin();
+            let (reader, mut writer) = make();
+            let writes = thread::spawn(move || {
+                let part = vec![3; MIB / 2];
+                let parts = [IoSlice::new(&part), IoSlice::new(&part)];
+                writer.write_vectored(&parts).unwrap() + writer.write(&part).unwrap()
+            });
+            let reads = thread::spawn(move || {
+                let mut all = vec![0; MIB + MIB / 2];
+                (&reader).read_exact(&mut all).unwrap();
+            });
+            assert_eq!(writes.join().unwrap(), MIB + MIB / 2);
+            reads.join().unwrap();
+            assert!(ticks.end() > 10);
+        });
+    });
+}
+
+#[test]
+fn writing_to_a_pipe_gives_way() {
+    write_to_pipe(|| {
+        let (reader, writer) = pipe().unwrap();
+        (std::os::fd::OwnedFd::from(reader).into(), std::os::fd::OwnedFd::from(writer).into())
+    });
+}
+
+#[test]
+fn writing_to_a_named_pipe_gives_way() {
+    write_to_pipe(|| {
+        let one = named_pipe();
+        (one.try_clone().unwrap().into(), one.into())
+    });
+}
+
+/// No event tells when the queue of a peer has room to whom one is not connected.
+#[test]
+fn a_full_queue_of_a_local_peer_is_tried_again() {
+    let time = virtual_time_of(|| {
+        let path = std::env::temp_dir().join(format!("greenloop-queue-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let receiver = UnixDatagram::bind(&path).unwrap();
+        let sender = UnixDatagram::unbound().unwrap();
+        let sends = thread::spawn(move || {
+            for _ in 0..500 {
+                sender.send_to(b"x", &path).unwrap();
+            }
+            std::fs::remove_file(&path).unwrap();
+        });
+        thread::sleep(Duration::from_secs(1));
+        (0..500).for_each(|_| assert_eq!(receiver.recv(&mut [0; 4]).unwrap(), 1));
+        sends.join().unwrap();
+    });
+    assert!(time >= Duration::from_secs(1) && time < Duration::from_secs(11), "{time:?}");
+}
+
+#[test]
+fn several_messages_go_out_in_one_call() {
+    on_a_virtual_thread(|| {
+        let (end, other) = UnixStream::pair().unwrap();
+        let reads = thread::spawn(move || drain(other));
+        let buffers = [vec![1u8; MIB], vec![2; 10], vec![3; MIB]];
+        let mut parts = buffers.each_ref().map(|buffer| libc::iovec {
+            iov_base: buffer.as_ptr().cast_mut().cast(),
+            iov_len: buffer.len(),
+        });
+        let mut messages = parts.each_mut().map(|part| {
+            // SAFETY: an all-zero header is one without anything.
+            let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+            (message.msg_hdr.msg_iov, message.msg_hdr.msg_iovlen) = (&raw mut *part, 1);
+            message
+        });
+        // SAFETY: three live headers, each with a live part.
+        let sent = unsafe { libc::sendmmsg(end.as_raw_fd(), messages.as_mut_ptr(), 3, 0) };
+        assert_eq!(result(sent), Ok(3));
+        assert_eq!(messages.map(|message| message.msg_len), [MIB as u32, 10, MIB as u32]);
+        drop(end);
+        assert_eq!(reads.join().unwrap(), 2 * MIB + 10);
+    });
+}
