@@ -98,6 +98,7 @@ fn part(buffer: &mut [u8]) -> libc::iovec {
 }
 
 /// Every hooked call of libc's that can wait for a descriptor, or for time.
+#[expect(clippy::undocumented_unsafe_blocks, reason = "the comment within is for all")]
 fn calls() -> Vec<Waits> {
     // SAFETY, of all: buffers, headers, sets and times are live and as long as is said.
     vec![
@@ -372,6 +373,7 @@ fn slow_a_loop_that_takes_no_notice_of_a_kill_stops_nobody() {
 
 /// What does not wait does not fail: a killed thread can still close what it has.
 #[test]
+#[expect(clippy::multiple_unsafe_ops_per_block, reason = "all for the same reason")]
 fn what_never_waits_works_after_a_kill() {
     assert_ends(|| {
         greenloop::run(|| {

@@ -134,6 +134,7 @@ fn the_users_own_mode_is_kept_and_obeyed() {
 
 /// Commands that this crate knows nothing of come through with their argument.
 #[test]
+#[expect(clippy::multiple_unsafe_ops_per_block, reason = "all for the same reason")]
 fn other_commands_pass_through() {
     on_a_virtual_thread(|| {
         let (reader, writer) = pipe().unwrap();

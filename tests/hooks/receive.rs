@@ -307,6 +307,7 @@ fn reading_from_a_terminal_gives_way() {
 
 /// Events and timers by descriptor; and what none of them has.
 #[test]
+#[expect(clippy::multiple_unsafe_ops_per_block, reason = "all for the same reason")]
 fn events_and_timers_are_read_when_they_come() {
     on_a_virtual_thread(|| {
         // SAFETY: no memory is touched.
