@@ -78,7 +78,7 @@ pub(super) struct Number {
     state: AtomicU64,
     /// How many watches are in its list, or about to be.
     waiting: AtomicU32,
-    /// Whether it was a socket when last asked: which way to try first, no more.
+    /// Whether it was a socket when last asked: then that is tried first, and found out if wrong.
     hint: AtomicU8,
 }
 
@@ -115,16 +115,16 @@ fn state_of(fd: RawFd) -> u64 {
     known(fd).map_or(0, |number| number.state.load(SeqCst))
 }
 
-/// Whether `fd` was something else than a socket when last asked.
+/// Whether `fd` was a socket when last asked.
 #[inline]
-pub(super) fn was_no_socket(fd: RawFd) -> bool {
+pub(super) fn was_socket(fd: RawFd) -> bool {
     known(fd).is_some_and(|number| number.hint.load(Relaxed) != 0)
 }
 
-/// Remembers for the next call which way to try first.
+/// Remembers for the next call what to try first.
 pub(super) fn note_socket(fd: RawFd, is_socket: bool) {
     if let Some(number) = number_of(fd) {
-        number.hint.store(u8::from(!is_socket), Relaxed);
+        number.hint.store(u8::from(is_socket), Relaxed);
     }
 }
 

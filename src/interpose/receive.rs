@@ -33,7 +33,7 @@ use super::{
         c_int, c_uint, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t,
         timespec,
     },
-    call::{self, Call},
+    call::Call,
     descriptors,
     early::Word,
     kernel::{self, Kind, answer, on},
@@ -154,7 +154,7 @@ pub unsafe extern "C-unwind" fn read(fd: c_int, buffer: *mut c_void, length: siz
         }
         return read;
     };
-    if !descriptors::was_no_socket(fd) && length > 0 {
+    if descriptors::was_socket(fd) && length > 0 {
         // SAFETY: HOOK-1; read(2) on a socket is recv(2) without flags.
         match unsafe { receive(guest, fd, buffer, length, 0, ptr::null_mut(), ptr::null_mut()) } {
             Err(Errno::NOTSOCK) => descriptors::note_socket(fd, false),
@@ -406,10 +406,7 @@ unsafe fn take_in(
             // SAFETY: the caller's promise.
             unsafe { take_from_socket(guest, fd, parts, count) }
         }
-        Kind::File => {
-            call::may_go_on(guest)?;
-            plainly()
-        }
+        Kind::File => plainly(),
         Kind::Pipe | Kind::Other => {
             let mut call = Call::begin(guest, fd)?;
             let now = libc::RWF_NOWAIT as usize;

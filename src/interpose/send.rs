@@ -116,7 +116,7 @@ pub unsafe extern "C-unwind" fn write(fd: c_int, buffer: *const c_void, length: 
         }
         return written;
     };
-    if !descriptors::was_no_socket(fd) {
+    if descriptors::was_socket(fd) {
         // SAFETY: HOOK-1; write(2) on a socket is send(2) without flags.
         match unsafe { give(guest, fd, buffer, length, 0, ptr::null(), 0) } {
             Err(Errno::NOTSOCK) => descriptors::note_socket(fd, false),

@@ -44,7 +44,7 @@ fn three_hundred_clients_and_their_server_on_one_thread() {
                             stream.write_all(&request).unwrap();
                         })
                     })
-                    .for_each(|serves| drop(serves));
+                    .for_each(drop);
             });
             let clients: Vec<_> = (0..300u32)
                 .map(|n| {

@@ -1,7 +1,7 @@
 //! Kills and timeouts in every call that waits.
 
 use std::{
-    io::{self, Write, pipe},
+    io::{Write, pipe},
     net::{TcpListener, TcpStream},
     os::{
         fd::{AsRawFd, IntoRawFd, RawFd},
@@ -127,7 +127,8 @@ fn calls() -> Vec<Waits> {
         ("read", || result(unsafe { libc::read(silent(), [0u8; 4].as_mut_ptr().cast(), 4) })),
         ("readv", || {
             let mut buffer = [0; 4];
-            result(unsafe { libc::readv(silent(), &raw const *&part(&mut buffer), 1) })
+            let part = part(&mut buffer);
+            result(unsafe { libc::readv(silent(), &raw const part, 1) })
         }),
         ("read, pipe", || {
             result(unsafe { libc::read(silent_pipe().0, [0u8; 4].as_mut_ptr().cast(), 4) })
@@ -144,7 +145,8 @@ fn calls() -> Vec<Waits> {
         ("sendmsg", || {
             let mut buffer = [0; 4];
             let part = part(&mut buffer);
-            result(unsafe { libc::sendmsg(full(), &raw const *&header(&part), 0) })
+            let message = header(&part);
+            result(unsafe { libc::sendmsg(full(), &raw const message, 0) })
         }),
         ("sendmmsg", || {
             let mut buffer = [0; 4];
@@ -155,7 +157,8 @@ fn calls() -> Vec<Waits> {
         ("write", || result(unsafe { libc::write(full(), [0u8; 4].as_ptr().cast(), 4) })),
         ("writev", || {
             let mut buffer = [0; 4];
-            result(unsafe { libc::writev(full(), &raw const *&part(&mut buffer), 1) })
+            let part = part(&mut buffer);
+            result(unsafe { libc::writev(full(), &raw const part, 1) })
         }),
         ("write, pipe", || {
             result(unsafe { libc::write(full_pipe().1, [0u8; 4].as_ptr().cast(), 4) })
@@ -221,7 +224,8 @@ fn calls() -> Vec<Waits> {
         ("tee", || result(unsafe { libc::tee(silent_pipe().0, silent_pipe().1, 10, 0) })),
         ("vmsplice", || {
             let mut buffer = [0; 4];
-            result(unsafe { libc::vmsplice(full_pipe().1, &raw const *&part(&mut buffer), 1, 0) })
+            let part = part(&mut buffer);
+            result(unsafe { libc::vmsplice(full_pipe().1, &raw const part, 1, 0) })
         }),
     ]
 }
@@ -372,6 +376,14 @@ fn slow_a_loop_that_takes_no_notice_of_a_kill_stops_nobody() {
 }
 
 /// What does not wait does not fail: a killed thread can still close what it has.
+/// A file without a name.
+fn tempfile() -> std::fs::File {
+    let path = std::env::temp_dir().join(format!("greenloop-any-{}", std::process::id()));
+    let file = std::fs::File::create(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    file
+}
+
 #[test]
 #[expect(clippy::multiple_unsafe_ops_per_block, reason = "all for the same reason")]
 fn what_never_waits_works_after_a_kill() {
@@ -395,7 +407,12 @@ fn what_never_waits_works_after_a_kill() {
                     assert_eq!(libc::close(twin), 0);
                     assert_eq!(libc::close(fd), 0);
                 }
-                io::stderr().write_all(b"").unwrap();
+                // A file is written and read, and what a program prints to written, as ever.
+                let mut file = tempfile();
+                file.write_all(b"text").unwrap();
+                std::fs::read("Cargo.toml").unwrap();
+                // SAFETY: a live byte, of no length: it is printed to, and nothing printed.
+                assert_eq!(result(unsafe { libc::write(2, b"".as_ptr().cast(), 0) }), Ok(0));
                 drop(other);
                 ended.store(1, Ordering::Relaxed);
             });

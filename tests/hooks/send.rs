@@ -6,6 +6,7 @@ use std::{
         fd::AsRawFd,
         unix::net::{UnixDatagram, UnixStream},
     },
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -13,7 +14,7 @@ use greenloop::thread;
 
 use crate::{
     call::{Ticks, connection, named_pipe, on_a_virtual_thread, result, virtual_time_of},
-    support::assert_ends,
+    support::{assert_ends, in_a_process_of_its_own},
 };
 
 const MIB: usize = 1 << 20;
@@ -76,29 +77,47 @@ fn a_write_timeout_gives_what_was_sent_and_then_fails() {
     assert_eq!(time, 2 * limit);
 }
 
+/// In a process of its own, for the signal's sake.
 #[test]
 fn a_broken_connection_is_told_once_what_was_sent() {
-    on_a_virtual_thread(|| {
-        let (end, other) = UnixStream::pair().unwrap();
-        let twin = end.try_clone().unwrap();
-        let sends = thread::spawn(move || {
-            let all = vec![0; 8 * MIB];
-            let send = || {
-                // SAFETY: a live buffer of that length.
-                result(unsafe { libc::send(twin.as_raw_fd(), all.as_ptr().cast(), all.len(), 0) })
-            };
-            let sent = send().unwrap(); // Not a signal, though MSG_NOSIGNAL was not asked for.
-            assert!(sent > 0 && sent < all.len() as i64);
-            // SAFETY: as above.
-            let quiet =
-                unsafe { libc::send(twin.as_raw_fd(), all.as_ptr().cast(), 1, libc::MSG_NOSIGNAL) };
-            assert_eq!(result(quiet), Err(libc::EPIPE));
-        });
-        for _ in 0..10 {
-            thread::yield_now();
-        }
-        drop(other);
-        sends.join().unwrap();
+    static SIGNALS: AtomicU32 = AtomicU32::new(0);
+    extern "C" fn count(_: i32) {
+        SIGNALS.fetch_add(1, Ordering::Relaxed);
+    }
+    let name = "send::a_broken_connection_is_told_once_what_was_sent";
+    in_a_process_of_its_own(name, || {
+        on_a_virtual_thread(|| {
+            let count: extern "C" fn(i32) = count;
+            // SAFETY: it adds to a number.
+            unsafe { libc::signal(libc::SIGPIPE, count as libc::sighandler_t) };
+            let (end, other) = UnixStream::pair().unwrap();
+            let twin = end.try_clone().unwrap();
+            let sends = thread::spawn(move || {
+                let all = vec![0; 8 * MIB];
+                let send = || {
+                    // SAFETY: a live buffer of that length.
+                    result(unsafe {
+                        libc::send(twin.as_raw_fd(), all.as_ptr().cast(), all.len(), 0)
+                    })
+                };
+                let sent = send().unwrap();
+                assert!(sent > 0 && sent < all.len() as i64);
+                assert_eq!(SIGNALS.load(Ordering::Relaxed), 0);
+                // SAFETY: as above.
+                let quiet = unsafe {
+                    libc::send(twin.as_raw_fd(), all.as_ptr().cast(), 1, libc::MSG_NOSIGNAL)
+                };
+                assert_eq!(result(quiet), Err(libc::EPIPE));
+                assert_eq!(SIGNALS.load(Ordering::Relaxed), 0);
+                assert_eq!(send(), Err(libc::EPIPE));
+                assert_eq!(SIGNALS.load(Ordering::Relaxed), 1);
+            });
+            for _ in 0..10 {
+                thread::yield_now();
+            }
+            drop(other);
+            sends.join().unwrap();
+        })
     });
 }
 

@@ -57,13 +57,16 @@ fn every_kind_of_sleep_takes_its_time() {
         }),
     ];
     assert_eq!(times, [Duration::new(1, 23); 3]);
-    // SAFETY: no memory is touched.
-    assert_eq!(virtual_time_of(|| assert_eq!(unsafe { libc::sleep(3) }, 0)), 3 * SECOND);
-    // SAFETY: no memory is touched.
-    assert_eq!(
-        virtual_time_of(|| assert_eq!(unsafe { libc::usleep(2_500_000) }, 0)),
-        SECOND * 5 / 2
-    );
+    let time = virtual_time_of(|| {
+        // SAFETY: no memory is touched.
+        assert_eq!(unsafe { libc::sleep(3) }, 0);
+    });
+    assert_eq!(time, 3 * SECOND);
+    let time = virtual_time_of(|| {
+        // SAFETY: no memory is touched.
+        assert_eq!(unsafe { libc::usleep(2_500_000) }, 0);
+    });
+    assert_eq!(time, SECOND * 5 / 2);
 }
 
 /// Real time, since a point of the system's clock is what is asked for.
@@ -106,10 +109,8 @@ fn wrong_times_are_refused() {
             let time = libc::timespec { tv_sec, tv_nsec };
             let none = ptr::null_mut();
             // SAFETY: a live time.
-            assert_eq!(
-                result(unsafe { libc::nanosleep(&raw const time, none) }),
-                Err(libc::EINVAL)
-            );
+            let slept = result(unsafe { libc::nanosleep(&raw const time, none) });
+            assert_eq!(slept, Err(libc::EINVAL));
             // SAFETY: as above.
             let slept =
                 unsafe { libc::clock_nanosleep(libc::CLOCK_MONOTONIC, 0, &raw const time, none) };
