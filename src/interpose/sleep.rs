@@ -128,8 +128,11 @@ pub unsafe extern "C-unwind" fn sched_yield() -> c_int {
 
 /// thrd_yield(3).
 pub unsafe extern "C-unwind" fn thrd_yield() {
-    // SAFETY: HOOK-1; it is the same.
-    unsafe { sched_yield() };
+    match guest() {
+        Some(guest) => guest.yield_now(),
+        // SAFETY: HOOK-1.
+        None => unsafe { next::thrd_yield() },
+    }
 }
 
 /// Sleeps for a while; for none at all, it gives way.
