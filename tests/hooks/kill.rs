@@ -423,3 +423,22 @@ fn what_never_waits_works_after_a_kill() {
         });
     });
 }
+
+/// Its panic is printed, and reaches whoever joins it.
+#[test]
+fn a_panic_after_a_kill_ends_the_thread() {
+    assert_ends(|| {
+        greenloop::run(|| {
+            let waits = thread::spawn(|| {
+                let (end, _other) = UnixStream::pair().unwrap();
+                // SAFETY: a live buffer of that length.
+                unsafe { libc::recv(end.as_raw_fd(), [0u8; 4].as_mut_ptr().cast(), 4, 0) };
+                panic!("as expected, after a kill");
+            });
+            settle();
+            waits.kill();
+            let payload = waits.join().unwrap_err();
+            assert_eq!(payload.downcast_ref(), Some(&"as expected, after a kill"));
+        });
+    });
+}
