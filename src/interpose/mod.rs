@@ -102,8 +102,8 @@ mod receive;
 mod send;
 mod sleep;
 mod thread;
-mod wait;
 mod transfer;
+mod wait;
 mod window;
 
 /// The types in the list of hooked functions.
