@@ -157,7 +157,12 @@ pub unsafe extern "C-unwind" fn read(fd: c_int, buffer: *mut c_void, length: siz
     if descriptors::was_socket(fd) && length > 0 {
         // SAFETY: HOOK-1; read(2) on a socket is recv(2) without flags.
         match unsafe { receive(guest, fd, buffer, length, 0, ptr::null_mut(), ptr::null_mut()) } {
-            Err(Errno::NOTSOCK) => descriptors::note_socket(fd, false),
+            // It names another file by now; and a file never waits, nor fails because of a kill.
+            Err(Errno::NOTSOCK | Errno::CANCELED | Errno::TIMEDOUT)
+                if kernel::kind_of(fd).is_ok_and(|(kind, _)| kind != Kind::Socket) =>
+            {
+                descriptors::note_socket(fd, false);
+            }
             done => return answer(done),
         }
     }

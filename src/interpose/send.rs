@@ -119,7 +119,12 @@ pub unsafe extern "C-unwind" fn write(fd: c_int, buffer: *const c_void, length: 
     if descriptors::was_socket(fd) {
         // SAFETY: HOOK-1; write(2) on a socket is send(2) without flags.
         match unsafe { give(guest, fd, buffer, length, 0, ptr::null(), 0) } {
-            Err(Errno::NOTSOCK) => descriptors::note_socket(fd, false),
+            // It names another file by now; and a file never waits, nor fails because of a kill.
+            Err(Errno::NOTSOCK | Errno::CANCELED | Errno::TIMEDOUT)
+                if kernel::kind_of(fd).is_ok_and(|(kind, _)| kind != Kind::Socket) =>
+            {
+                descriptors::note_socket(fd, false);
+            }
             done => return answer(done),
         }
     }
