@@ -9,5 +9,5 @@ mod suite;
 pub mod threads;
 
 pub use overlap::{OsThreads, overlap};
-pub use slow::Slow;
+pub use slow::{Slow, listen};
 pub use suite::{Test, main};

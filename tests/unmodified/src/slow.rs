@@ -9,6 +9,14 @@ use std::{
     time::Duration,
 };
 
+/// A listener on a free port of the loopback, for a thousand clients at once: with the 128 places of
+/// std's, the rest would try again a second later.
+pub fn listen() -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::listen(&listener, 4096).unwrap();
+    listener
+}
+
 /// The first argument of a process that is such a server.
 const ROLE: &str = "--slow-server";
 
@@ -47,7 +55,7 @@ impl Slow {
             return false;
         }
         let delay = args.next().and_then(|ms| ms.parse().ok()).expect("a number of milliseconds");
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = listen();
         println!("http://{}/", listener.local_addr().unwrap());
         thread::spawn(move || {
             for stream in listener.incoming() {

@@ -10,6 +10,7 @@ use greenloop_unmodified::Test;
 
 mod channels;
 mod databases;
+mod example;
 mod http;
 #[cfg(has_libcurl)]
 mod libcurl;
@@ -61,6 +62,7 @@ const TESTS: &[Test] = &[
     Test::alone("std_threads_park_and_meet", locks::std_park_and_barrier),
     Test::alone("parking_lot_locks_are_held_while_others_run", locks::parking_lot_locks),
     Test::alone("parking_lot_condvars_wait", locks::parking_lot_condvars),
+    Test::alone("the_example_compares_threads", example::unmodified),
     #[cfg(has_libpq)]
     Test::at(POSTGRES, "libpq_waits_for_queries", libpq::queries),
     #[cfg(not(has_libpq))]

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use greenloop_unmodified::{overlap, threads};
+use greenloop_unmodified::{listen, overlap, threads};
 
 use crate::MANY;
 
@@ -19,7 +19,7 @@ const ANY_PORT: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
 /// A server with a virtual thread for each of `MANY` clients.
 fn serve(answer: fn(TcpStream)) -> (SocketAddr, threads::JoinHandle<()>) {
-    let listener = TcpListener::bind(ANY_PORT).unwrap();
+    let listener = listen();
     let address = listener.local_addr().unwrap();
     let server = threads::spawn(move || {
         let accept = |_| {

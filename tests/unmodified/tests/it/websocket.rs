@@ -1,12 +1,8 @@
 //! WebSockets, both ends of them.
 
-use std::{
-    net::{TcpListener, TcpStream},
-    thread,
-    time::Duration,
-};
+use std::{net::TcpStream, thread, time::Duration};
 
-use greenloop_unmodified::{overlap, threads};
+use greenloop_unmodified::{listen, overlap, threads};
 use tungstenite::Message;
 
 use crate::MANY;
@@ -15,7 +11,7 @@ const MOMENT: Duration = Duration::from_millis(100);
 
 /// The server has a virtual thread for each client, and takes a moment for each of three messages.
 pub(crate) fn echo() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = listen();
     let address = listener.local_addr().unwrap();
     let server = threads::spawn(move || {
         let serve = |stream| threads::spawn(move || answer(stream));
