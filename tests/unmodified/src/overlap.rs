@@ -94,6 +94,9 @@ impl OsThreads {
 
 impl fmt::Display for OsThreads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(&self.0).finish()
+        let some: Vec<_> =
+            self.0.iter().take(5).map(|(id, name)| format!("{name} ({id})")).collect();
+        write!(f, "{}: {}", self.0.len(), some.join(", "))?;
+        if self.0.len() > some.len() { write!(f, ", …") } else { Ok(()) }
     }
 }
