@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-/// A listener on a free port of the loopback, for a thousand clients at once: with the 128 places of
-/// std's, the rest would try again a second later.
+/// A listener on a free port of the loopback, for a thousand clients at once: std's has 128 places,
+/// and who finds none tries again a second later.
 pub fn listen() -> TcpListener {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     rustix::net::listen(&listener, 4096).unwrap();
