@@ -94,10 +94,12 @@ fn measure(on: &'static str, work: Work, count: usize) {
     let before = resident("VmRSS");
     let begun = Instant::now();
     let at_once = move || {
-        // The last to end has seen how many there were while all were there.
         let all: Vec<_> = (0..count).map(|index| start(on, &work, index)).collect();
+        let mut all = all.into_iter();
+        // Counted when the first has ended: most of the others are on their way.
+        all.next().into_iter().for_each(|join| join());
         let os_threads = OsThreads::now().count();
-        all.into_iter().for_each(|join| join());
+        all.for_each(|join| join());
         os_threads
     };
     let os_threads = if on == REAL { at_once() } else { threads::run(at_once) };

@@ -26,7 +26,8 @@ pub(crate) fn unmodified() {
             "{text}"
         );
     }
-    assert!(lines[2].starts_with("  on OS threads, 101 OS thread(s): all within "), "{text}");
+    // Not all need be there when they are counted.
+    assert!(lines[2].starts_with("  on OS threads, "), "{text}");
     assert!(lines[3].starts_with("postgres: "), "{text}");
     if env::var_os("GREENLOOP_POSTGRES_URL").is_some() {
         assert!(lines[5].starts_with("  on OS threads, "), "{text}");

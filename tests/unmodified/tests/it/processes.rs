@@ -74,7 +74,8 @@ pub(crate) fn wait() {
                 }
             }
             _ => {
-                let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+                // It would end with this process, whose pipe it reads.
+                let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
                 thread::sleep(MOMENT);
                 child.kill().unwrap();
                 child.wait().unwrap()
