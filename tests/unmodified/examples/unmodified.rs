@@ -24,6 +24,8 @@ use std::{
 
 use greenloop_unmodified::{OsThreads, Slow, threads};
 
+greenloop::interpose!();
+
 /// Queries of 300 ms each, if there is a database: it has a process for every one of them.
 const QUERIES: usize = 200;
 

@@ -1,13 +1,15 @@
 //! The threads that the tests run on: `greenloop`'s, by std's names.
 
-pub use std::thread::{JoinHandle, scope, spawn};
+use greenloop::{interpose, thread};
 
-/// Whether they are virtual: all on one OS thread.
+pub use greenloop::thread::{JoinHandle, scope, spawn};
+
+/// Whether they are virtual, all on one OS thread, and the C library's calls park them.
 pub fn are_virtual() -> bool {
-    false
+    thread::support() == thread::Support::Virtual && interpose::is_active().is_ok()
 }
 
 /// Runs what a program's `main` would be, on the first of them.
 pub fn run<T: Send + 'static>(main: impl FnOnce() -> T + Send + 'static) -> T {
-    main()
+    greenloop::run(|| thread::run(main))
 }

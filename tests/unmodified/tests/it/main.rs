@@ -23,6 +23,8 @@ mod processes;
 mod sqlite;
 mod websocket;
 
+greenloop::interpose!();
+
 /// How many virtual threads a test has.
 const MANY: usize = 200;
 
