@@ -83,8 +83,15 @@ impl OsThreads {
         self.0.len()
     }
 
+    /// Those that were not there before. One of greenloop's own that was seen before it had taken
+    /// its name has it by now; they stay for seconds.
     fn since(self, before: &OsThreads) -> Self {
-        OsThreads(self.0.into_iter().filter(|(id, _)| !before.0.contains_key(id)).collect())
+        let is_ours = |id: &str| {
+            let name = fs::read_to_string(format!("/proc/self/task/{id}/comm"));
+            name.is_ok_and(|name| name.starts_with("greenloop"))
+        };
+        let new = |id: &str| !before.0.contains_key(id) && !is_ours(id);
+        OsThreads(self.0.into_iter().filter(|(id, _)| new(id)).collect())
     }
 
     fn is_empty(&self) -> bool {
