@@ -180,7 +180,7 @@ fn probe() -> Result<Layout, Refusal> {
     let tid = rustix::thread::gettid().as_raw_nonzero().get();
     check(word(control + tid_at) as u32 as i32 == tid, "the thread id in it")?;
     check_keys(control, specific_at)?;
-    let robust_at = robust_list()?.wrapping_sub(control);
+    let robust_at = robust_list(control, control_bytes)?.wrapping_sub(control);
     check(robust_at + 24 <= control_bytes, "the place of the robust list")?;
     let rseq_at = find(c"__rseq_offset").map(|at| {
         // SAFETY: a `ptrdiff_t` that glibc exports for just this.
@@ -264,14 +264,27 @@ fn check_keys(control: usize, specific_at: usize) -> Result<(), Refusal> {
     check(found && used == 1, "the value of a key")
 }
 
-/// Where the kernel was told that this thread's robust list is.
-fn robust_list() -> Result<usize, Refusal> {
+/// Where the kernel was told that this thread's robust list is. Where it takes no such list (an
+/// emulator's does not), where the one thing lies that looks like an empty one.
+fn robust_list(control: usize, control_bytes: usize) -> Result<usize, Refusal> {
     let (mut head, mut len) = (0usize, 0usize);
     // SAFETY: two out-parameters of ours.
     let result =
         unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut len) };
-    check(result == 0 && len == 24, "the robust list")?;
-    Ok(head)
+    if result == 0 {
+        check(len == 24, "the robust list")?;
+        return Ok(head);
+    }
+    find_empty_list(control, control_bytes).ok_or(Refusal::Unknown("the robust list"))
+}
+
+/// The one word of a control block that points to itself behind another that points to it: the head
+/// of a robust list that is empty.
+fn find_empty_list(control: usize, control_bytes: usize) -> Option<usize> {
+    let is_empty_list = |at: &usize| word(*at) == *at && word(*at - 8) == *at;
+    let places = (control + 8..control + control_bytes - 8).step_by(8);
+    let found: Vec<_> = places.filter(is_empty_list).collect();
+    <[usize; 1]>::try_from(found).ok().map(|[head]| head)
 }
 
 /// What the helper thread is given and gives back.
@@ -393,4 +406,17 @@ pub(super) fn c_library() -> &'static str {
     let version: extern "C" fn() -> *const c_char = unsafe { function(version) };
     // SAFETY: it returns a string of the library's.
     unsafe { CStr::from_ptr(version()) }.to_str().unwrap_or("unknown")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{base, control_of, find_empty_list, layout};
+
+    #[test]
+    fn the_robust_list_is_where_it_is_searched_for() {
+        let Ok(layout) = layout() else { return };
+        let control = control_of(base::current(), layout.control_bytes);
+        let found = find_empty_list(control, layout.control_bytes);
+        assert_eq!(found, Some(control + layout.robust_at));
+    }
 }
