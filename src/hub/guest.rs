@@ -26,7 +26,6 @@
 //!   there, and raised again on the other.
 //! - `GUEST-4` A `Guest` stays on its guest: it is `!Send`, and its code never migrates.
 
-#![allow(dead_code, reason = "what hooks of libc use of it")]
 #![expect(unsafe_code, reason = "the base is changed, and seats are pointed to")]
 //! # Safety
 //!

@@ -4,7 +4,7 @@
 //! of its own with destructors that run at its end, its own `errno`, panic count, `ThreadId` and
 //! floating-point control. So what is right on a thread is right on a virtual thread, and any crate
 //! that blocks may be used there, unmodified: where the program has
-//! `interpose!`, what blocks in the C library (a `recv`, a lock, a `sleep`)
+//! [`interpose!`](macro@crate::interpose), what blocks in the C library (a `recv`, a lock, a `sleep`)
 //! parks the virtual thread, and its hub runs others. All virtual threads of a hub share its OS
 //! thread, and each costs about two pages of memory.
 //!
@@ -66,7 +66,6 @@ mod layout;
 mod scope;
 mod spawn;
 
-#[allow(unused_imports, reason = "what hooks of libc use")]
 pub(crate) use block::after_dlopen;
 pub use handle::{JoinHandle, Thread, current, park, park_timeout, sleep, yield_now};
 pub use layout::Refusal;
