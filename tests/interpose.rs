@@ -50,9 +50,11 @@ fn variadic_functions_get_what_they_were_given() -> io::Result<()> {
     // Six arguments: the file begins at an offset of one page.
     let file = std::fs::File::open("/proc/self/exe")?;
     let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
-    let (page, kind) = (4096, libc::MAP_PRIVATE);
+    // Whole words: of a smaller argument the other half is anything.
+    let (nowhere, page, fd) = (0_i64, 4096_i64, i64::from(fd));
+    let (read, kind) = (i64::from(libc::PROT_READ), i64::from(libc::MAP_PRIVATE));
     // SAFETY: a new mapping, anywhere.
-    let mapped = unsafe { libc::syscall(libc::SYS_mmap, 0, page, libc::PROT_READ, kind, fd, page) };
+    let mapped = unsafe { libc::syscall(libc::SYS_mmap, nowhere, page, read, kind, fd, page) };
     assert!(mapped > 0, "{}", io::Error::last_os_error());
     let mut expected = [0; 16];
     std::os::unix::fs::FileExt::read_exact_at(&file, &mut expected, page as u64)?;
@@ -178,4 +180,39 @@ fn the_status_knows_who_calls() {
     // What libc itself calls is its own.
     let libc = status.object("libc.so").expect("it is linked");
     assert!(libc.ours().is_empty(), "{status}");
+}
+
+/// The page on interposition has the instructions of a hook that has no frame.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn the_jump_on_the_page_is_what_was_built() {
+    let page = include_str!("../asm-notes/interposition.md");
+    let block = page.lines().skip_while(|line| *line != "```jump x86_64").skip(1);
+    let block = block.take_while(|line| *line != "```");
+    let wanted: Vec<String> = block.map(|line| normal(line.split(';').next().unwrap())).collect();
+    let tool = |tool: &str, arguments: &[&str]| {
+        let exe = std::env::current_exe().unwrap();
+        let output = Command::new(tool).args(arguments).arg(exe).output().ok()?;
+        Some(String::from_utf8(output.stdout).unwrap())
+    };
+    let Some(symbols) = tool("nm", &["-C"]) else {
+        let _ = writeln!(io::stderr(), "SKIPPED: a page against the binary: no nm");
+        return;
+    };
+    let name = "greenloop::interpose::thread::dlopen";
+    let line = symbols.lines().find(|line| line.ends_with(name)).expect("it is linked");
+    let start = format!("--start-address=0x{}", line.split(' ').next().unwrap());
+    let code = tool("objdump", &["-d", "-Mintel", "--no-show-raw-insn", &start]).unwrap();
+    let built = code.lines().filter_map(|line| line.split_once(":\t"));
+    let built = built.map(|(_, text)| {
+        let text = normal(text);
+        if text.starts_with("call ") { "call CHOOSE".to_owned() } else { text }
+    });
+    assert_eq!(built.take(wanted.len()).collect::<Vec<_>>(), wanted);
+}
+
+/// One space between words.
+#[cfg(target_arch = "x86_64")]
+fn normal(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

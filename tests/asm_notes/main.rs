@@ -18,7 +18,7 @@ mod thread_pointer;
 mod unwinding;
 
 /// The pages of the folder; `x86_64.md` is the one that teaches.
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 8] = [
     "README.md",
     "x86_64.md",
     "aarch64.md",
@@ -26,6 +26,7 @@ const PAGES: [&str; 7] = [
     "not-saved.md",
     "stacks.md",
     "thread-pointer.md",
+    "interposition.md",
 ];
 
 /// A file of the package.
