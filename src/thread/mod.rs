@@ -4,9 +4,9 @@
 //! of its own with destructors that run at its end, its own `errno`, panic count, `ThreadId` and
 //! floating-point control. So what is right on a thread is right on a virtual thread, and any crate
 //! that blocks may be used there, unmodified: where the program has
-//! [`interpose!`](macro@crate::interpose), what blocks in the C library (a `recv`, a lock, a `sleep`)
-//! parks the virtual thread, and its hub runs others. All virtual threads of a hub share its OS
-//! thread, and each costs about two pages of memory.
+//! [`interpose!`](macro@crate::interpose), what blocks in the C library (a `recv`, a lock, a
+//! `sleep`) parks the virtual thread, and its hub runs others. All virtual threads of a hub share
+//! its OS thread, and each costs about two pages of memory.
 //!
 //! | for | use |
 //! |---|---|
