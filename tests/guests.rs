@@ -146,12 +146,19 @@ fn a_virtual_thread_forks() {
     for how in [libc::fork as unsafe extern "C" fn() -> c_int, vfork] {
         greenloop::run(|| {
             // A second one, which must not run in the child.
-            let other = thread::spawn(thread::yield_now);
+            let own = std::process::id();
+            let other = thread::spawn(move || {
+                thread::sleep(std::time::Duration::from_millis(5));
+                if std::process::id() != own {
+                    // SAFETY: it takes any number.
+                    unsafe { libc::_exit(1) };
+                }
+            });
             let status = thread::run(move || {
-                // SAFETY: the child allocates, waits a little, and ends.
+                // SAFETY: the child allocates, waits for longer than the other, and ends.
                 let child = unsafe { how() };
                 if child == 0 {
-                    std::thread::sleep(std::time::Duration::from_micros(10));
+                    std::thread::sleep(std::time::Duration::from_millis(20));
                     let number = format!("{}", 7).parse().unwrap();
                     // SAFETY: it takes any number.
                     unsafe { libc::_exit(number) };

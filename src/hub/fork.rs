@@ -11,6 +11,7 @@
 //! - `FORK-1` In the child the hub of its thread is abandoned before fork(2) returns there, whoever
 //!   called it: [`Hub::current`] finds none. So nothing parks, nothing is registered, and no
 //!   greenlet is resumed or unwound; their stacks are leaked. A new [`run`](crate::run) may begin.
+//!   A guest that has forked is none in the child, nor is a hub that runs inside of it one.
 //! - `FORK-2` Numbers go on: what is left of the parent's hub, stale wakes in lists of `sync`, say,
 //!   finds nobody in a hub of the child's.
 //!
@@ -29,7 +30,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use super::{CURRENT, Hub, run::UNDRAWN};
+use super::{CURRENT, Hub, guest, run::UNDRAWN};
 
 /// How many forks there are between this process and the first one that ran a reactor.
 static GENERATION: AtomicUsize = AtomicUsize::new(0);
@@ -52,8 +53,15 @@ pub(crate) fn watch() {
 /// Runs in the child, on the thread that forked, before fork(2) returns (`FORK-1`).
 extern "C" fn abandon() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
+    abandon_hub();
+}
+
+/// Abandons the hub on whose thread-locals this runs; and, if one of its guests has forked, all
+/// that is on that guest's own.
+fn abandon_hub() {
     if let Some(hub) = Hub::current() {
         UNDRAWN.set((hub.next_id.get(), hub.next_ticket.get())); // FORK-2
         CURRENT.set(std::ptr::null());
+        guest::abandon(hub, abandon_hub);
     }
 }

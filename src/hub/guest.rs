@@ -18,8 +18,9 @@
 //!
 //! # Invariants
 //!
-//! - `GUEST-1` `SEAT` is non-null exactly while a guest's code runs on the base that it is read on;
-//!   it then points to a seat in a frame of that guest's stack, below all others that can read it.
+//! - `GUEST-1` `SEAT` is non-null exactly while a guest's code runs on the base that it is read on,
+//!   but in the child of a fork, where no code is a guest's (`FORK-1`); it then points to a seat in
+//!   a frame of that guest's stack, below all others that can read it.
 //! - `GUEST-2` The hub of a seat outlives it: the guest is one of its greenlets (`HUB-2`), or is
 //!   frozen, and never runs again.
 //! - `GUEST-3` Nothing unwinds from one base to another: what is raised on one side is caught
@@ -76,7 +77,8 @@ thread_local! {
 pub(super) struct Seat {
     hub: *const Hub,
     ctl: Ctl,
-    /// The base of the hub's thread.
+    /// The guest's own base, and that of the hub's thread.
+    base: usize,
     home: usize,
     tid: i32,
     home_control: FloatControl,
@@ -294,6 +296,24 @@ impl Guest {
     }
 }
 
+/// In the child of a fork, in the hub that was its thread's: if a guest has forked, its code goes
+/// on as nobody's, and so does that of a hub inside of it. `on_its_base` is called there.
+pub(super) fn abandon(hub: &Hub, on_its_base: fn()) {
+    extern "C" fn run(on_its_base: *mut c_void) {
+        SEAT.set(ptr::null());
+        // SAFETY: `abandon` passes a pointer to its own argument.
+        let on_its_base = unsafe { *on_its_base.cast::<fn()>() };
+        on_its_base();
+    }
+    let Some(ctl) = hub.current.get() else { return };
+    // SAFETY: null, or in a frame below ours: the current guest waits for this call.
+    let Some(seat) = (unsafe { ctl.seat().as_ref() }) else { return };
+    let mut on_its_base = on_its_base;
+    // SAFETY: the guest's own base, which this OS thread has left to come here; `run` takes what it
+    // is given, and what it calls writes a few thread-locals.
+    unsafe { base::call_on(seat.base, run, (&raw mut on_its_base).cast()) };
+}
+
 /// A guest of this thread's hub is gone.
 fn count_out() {
     ALIVE.fetch_sub(1, Ordering::Relaxed);
@@ -374,6 +394,7 @@ impl Host {
         let seat = Seat {
             hub,
             ctl: self.ctl,
+            base,
             home: base::current(),
             tid,
             home_control,
