@@ -348,7 +348,14 @@ struct Places<'a> {
 
 impl Places<'_> {
     /// Says at each whom to tell. `false`: it was woken before.
+    ///
+    /// What was said before has been taken back.
     fn arm(&self, hub: &Hub, wake: Option<Wake>) -> bool {
+        // INVARIANT: WAIT-1: who has taken the node may still have the envelope. If nobody has yet,
+        // nobody will get it from before: it was taken back.
+        if self.place.is_woken() {
+            return false;
+        }
         let inbox = Arc::clone(hub.inbox());
         let is_armed = self.place.arm(Target { inbox, wake, envelope: Given::new(self.envelope) });
         is_armed && self.others.is_none_or(|others| others.arm(hub, wake))
@@ -476,4 +483,36 @@ fn watch_forks() {
 extern "C" fn abandon() {
     // SAFETY: no other thread exists in the child, and this one was in fork(2), not in the queue.
     unsafe { QUEUE.abandon() };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_envelope_that_is_under_way_is_not_taken_for_one_that_is_back() {
+        static QUEUE: Queue<Target, 1> = Queue::new([Shard::new(
+            AtomicU32::new(0),
+            AtomicBool::new(false),
+            Latch::new(Line::new()),
+        )]);
+        crate::run(|| {
+            let hub = Hub::current().unwrap();
+            let envelope = Envelope::new();
+            let was_woken = QUEUE.wait(1, ANY, |place| {
+                let places = Places { place, envelope: &envelope, others: None };
+                assert!(places.arm(hub, Some(Wake::Nobody)));
+                // It lies in the inbox until the hub turns. Meanwhile the pause of a wait for a
+                // shared word ends.
+                assert_eq!(QUEUE.wake(1, ANY, 1), 1);
+                places.disarm();
+                assert!(!places.arm(hub, Some(Wake::Nobody)));
+                assert!(!envelope.is_back());
+            });
+            assert!(was_woken.is_some_and(|((), was_woken)| was_woken));
+            while !envelope.is_back() {
+                crate::yield_now();
+            }
+        });
+    }
 }
