@@ -42,7 +42,7 @@
 
 use std::{cell::Cell, ptr};
 
-use super::inside::Inside;
+use super::inside::within;
 use crate::{
     atomics::{AtomicBool, AtomicU32, Ordering, fence},
     latch::Latch,
@@ -178,11 +178,7 @@ impl<T: Tell> Shard<T> {
 
     /// Runs `f` under the latch. `None`: this is a signal handler that has interrupted the holder.
     fn with<R>(&self, f: impl FnOnce(&mut Line<T>) -> R) -> Option<R> {
-        let result = {
-            let _inside = Inside::enter(ptr::from_ref(self).addr())?;
-            let mut line = self.line.hold(); // Let go of first.
-            f(&mut line)
-        };
+        let result = within(ptr::from_ref(self).addr(), || f(&mut self.line.hold()))?;
         // A handler that came before that has left its note; one that comes now needs none.
         if self.is_owed.load(Ordering::Relaxed) {
             self.pay();

@@ -32,7 +32,7 @@
 //! Envelopes are reached under `WAIT-1`. What is called in the child of a fork is alone there.
 
 use std::{
-    ptr::NonNull,
+    ptr::{self, NonNull},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -42,7 +42,10 @@ use std::{
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-use super::queue::{Line, Place, Queue, Shard, Tell};
+use super::{
+    inside::within,
+    queue::{Line, Place, Queue, Shard, Tell},
+};
 use crate::{
     hub::{
         Hub, Message,
@@ -85,10 +88,12 @@ impl Tell for Target {
             return true;
         };
         match guest() {
-            // In its own code, so the hub is not in the midst of anything.
+            // In its own code, so the hub is not in the midst of anything, unless this is a signal
+            // handler that has interrupted just this.
             Some(guest) if Arc::ptr_eq(guest.hub().inbox(), &inbox) => {
-                guest.hub().wake(wake);
-                true
+                let hub = guest.hub();
+                let told = within(ptr::from_ref(hub).addr(), || hub.wake(wake));
+                told.is_some() || envelope.send(&inbox, wake)
             }
             _ => envelope.send(&inbox, wake),
         }

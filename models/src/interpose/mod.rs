@@ -2,12 +2,8 @@
 
 /// No signals in a model.
 mod inside {
-    pub(super) struct Inside;
-
-    impl Inside {
-        pub(super) fn enter(_: usize) -> Option<Inside> {
-            Some(Inside)
-        }
+    pub(super) fn within<R>(_: usize, f: impl FnOnce() -> R) -> Option<R> {
+        Some(f())
     }
 }
 
