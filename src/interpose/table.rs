@@ -269,6 +269,8 @@ macro_rules! __hooked_functions {
                 pthread_once [__pthread_once] (once: *mut c_int, routine: Routine) -> c_int
                     = libc(ENOSYS);
                 pthread_barrier_wait [] (barrier: *mut pthread_barrier_t) -> c_int = libc(ENOSYS);
+                pthread_barrier_destroy [] (barrier: *mut pthread_barrier_t) -> c_int
+                    = libc(ENOSYS);
             }
             names {
                 getaddrinfo [] (node: *const c_char, service: *const c_char, hints: *const addrinfo,

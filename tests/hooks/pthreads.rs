@@ -702,6 +702,31 @@ fn a_barrier_counts_virtual_threads_greenlets_and_os_threads_alike() {
     });
 }
 
+/// libc's own function waits until all have left, be they virtual threads of this thread.
+#[test]
+fn who_was_the_last_at_a_barrier_may_destroy_it_at_once() {
+    assert_ends(|| {
+        // SAFETY: a fresh one.
+        let barrier: Of<libc::pthread_barrier_t> =
+            Of::new(|it| unsafe { libc::pthread_barrier_init(it, ptr::null(), 2) });
+        let go = move || {
+            // SAFETY: a barrier.
+            let result = unsafe { libc::pthread_barrier_wait(barrier.get()) };
+            let is_last = result == libc::PTHREAD_BARRIER_SERIAL_THREAD;
+            if is_last {
+                // SAFETY: a barrier that nobody waits at.
+                assert_eq!(unsafe { libc::pthread_barrier_destroy(barrier.get()) }, 0);
+            }
+            is_last
+        };
+        let were_last = run(|| {
+            let threads = [go.clone(), go.clone()].map(thread::spawn);
+            threads.map(|thread| thread.join().unwrap())
+        });
+        assert_eq!(were_last.iter().filter(|is_last| **is_last).count(), 1);
+    });
+}
+
 /// libc's own function of that name, as another process would call it: it passes no hook.
 fn unhooked(name: &std::ffi::CStr) -> unsafe extern "C" fn(*mut libc::c_void) -> c_int {
     // SAFETY: looks for a name.

@@ -1,4 +1,4 @@
-//! pthread_barrier_wait(3).
+//! pthread_barrier_wait(3), pthread_barrier_destroy(3).
 //!
 //! Floor 8. Uses: `wait`, `layout`, `next`. Used by: the names that `interpose!()` defines.
 //!
@@ -16,7 +16,7 @@
 //!
 //! # Source
 //!
-//! glibc `nptl/pthread_barrier_wait.c`.
+//! glibc `nptl/pthread_barrier_wait.c`, `pthread_barrier_destroy.c`.
 
 #![expect(unsafe_code, reason = "C's signatures")]
 #![expect(clippy::missing_safety_doc, reason = "the contract of each is its manual page")]
@@ -56,6 +56,22 @@ pub unsafe extern "C-unwind" fn pthread_barrier_wait(barrier: *mut pthread_barri
     result
 }
 
+/// pthread_barrier_destroy(3). libc waits there until all who have come have left, of whom some may
+/// be virtual threads of this thread.
+pub unsafe extern "C-unwind" fn pthread_barrier_destroy(barrier: *mut pthread_barrier_t) -> c_int {
+    if let Some(waiter) = Waiter::here()
+        && waiter.can_wait()
+        // SAFETY: HOOK-1.
+        && let Some(words) = unsafe { layout::barrier(barrier) }
+    {
+        let Barrier { entered, left, .. } = words;
+        let all_left = || left.load(Ordering::Acquire) == entered.load(Ordering::Acquire);
+        wait_for(waiter, &words, all_left);
+    }
+    // SAFETY: HOOK-1.
+    unsafe { next::pthread_barrier_destroy(barrier) }
+}
+
 /// Waits until `is_over`.
 fn wait_for(waiter: Waiter, words: &Barrier<'_>, is_over: impl Fn() -> bool) {
     let address = ptr::from_ref(words.entered).addr();
@@ -92,12 +108,15 @@ fn wait(waiter: Waiter, words: &Barrier<'_>) -> c_int {
     }
     wait_for(waiter, words, || mine <= round.load(Ordering::Relaxed));
     fence(Ordering::Acquire);
+    let address = ptr::from_ref(entered).addr();
     if left.fetch_add(1, Ordering::Release) + 1 == threshold {
         fence(Ordering::Acquire);
         round.store(0, Ordering::Relaxed);
         left.store(0, Ordering::Relaxed);
         entered.store(0, Ordering::Release);
         wake_all(words, entered);
+    } else {
+        released(address, usize::MAX); // Who destroys it waits for this. LOCK-2: a number.
     }
     if mine.is_multiple_of(count) { PTHREAD_BARRIER_SERIAL_THREAD } else { 0 }
 }

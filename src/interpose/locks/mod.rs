@@ -48,7 +48,7 @@ mod once;
 mod rwlock;
 mod semaphore;
 
-pub use barrier::pthread_barrier_wait;
+pub use barrier::{pthread_barrier_destroy, pthread_barrier_wait};
 pub use condition::{
     pthread_cond_broadcast, pthread_cond_clockwait, pthread_cond_signal, pthread_cond_timedwait,
     pthread_cond_wait,
