@@ -452,9 +452,10 @@ unsafe extern "C-unwind" fn dlmopen_of_a_guest(
 fn load(open: impl FnOnce() -> *mut c_void) -> *mut c_void {
     let Some(guest) = guest() else { return open() };
     let (library, error) = on_the_hubs_base(guest, || {
+        let before = crate::thread::before_dlopen();
         let library = open();
         if !library.is_null() {
-            crate::thread::after_dlopen();
+            crate::thread::after_dlopen(&before);
             return (library, None);
         }
         // SAFETY: HOOK-1.

@@ -56,13 +56,8 @@ thread_local! {
     static SPARE: RefCell<Vec<Block>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Where all blocks of the process are, and the modules whose images they have.
-static ALL: Mutex<All> = Mutex::new(All { bases: Vec::new(), modules: Vec::new() });
-
-struct All {
-    bases: Vec<usize>,
-    modules: Vec<Module>,
-}
+/// Where all blocks of the process are: their bases.
+static ALL: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
 /// A module with thread-locals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,19 +146,26 @@ fn modules() -> Vec<Module> {
     found
 }
 
+/// The modules that were there before a library is loaded.
+pub(crate) struct Before(Vec<Module>);
+
+/// Notes what is there, before a library is loaded.
+pub(crate) fn before_dlopen() -> Before {
+    Before(modules())
+}
+
 /// A library was loaded by this OS thread, on its own base: writes the images of thread-locals that
 /// it has brought into every block, as the loader does for the threads that it knows. Those that
 /// are allocated when they are first used are none of them.
-pub(crate) fn after_dlopen() {
-    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+pub(crate) fn after_dlopen(Before(before): &Before) {
+    let all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
     let Ok(layout) = super::layout::layout() else { return };
     let now = modules();
     let is_known = |module: &Module| {
-        all.modules.iter().any(|k| (k.address, k.number) == (module.address, module.number))
+        before.iter().any(|k| (k.address, k.number) == (module.address, module.number))
     };
     let new: Vec<&Module> = now.iter().filter(|module| !is_known(module)).collect();
-    if new.is_empty() || all.bases.is_empty() {
-        all.modules = now;
+    if new.is_empty() || all.is_empty() {
         return;
     }
     // What the loader writes into a new block tells which of them have a place there.
@@ -173,7 +175,7 @@ pub(crate) fn after_dlopen() {
     for module in new {
         let Some(place) = vector.place_of(module.number) else { continue };
         let at = place.wrapping_sub(fresh.as_ptr().expose_provenance());
-        for &base in &all.bases {
+        for &base in all.iter() {
             let to: *mut u8 = ptr::with_exposed_provenance_mut(base.wrapping_add(at));
             let image: *const u8 = ptr::with_exposed_provenance(module.image);
             // SAFETY: the place of a module's thread-locals is the same in every block, and all
@@ -189,7 +191,6 @@ pub(crate) fn after_dlopen() {
     }
     // SAFETY: just allocated, and never used.
     unsafe { (layout.deallocate)(fresh.as_ptr(), true) };
-    all.modules = now;
 }
 
 /// The thread-locals of one virtual thread.
@@ -216,10 +217,7 @@ impl Block {
         })?;
         let block = Block { base, tid: draw_tid(), layout };
         let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.bases.is_empty() {
-            all.modules = modules();
-        }
-        all.bases.push(block.base());
+        all.push(block.base());
         drop(all);
         block.fill_in();
         Ok(block)
@@ -407,8 +405,8 @@ impl Drop for Block {
     fn drop(&mut self) {
         let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
         let base = self.base();
-        if let Some(place) = all.bases.iter().position(|known| *known == base) {
-            all.bases.swap_remove(place);
+        if let Some(place) = all.iter().position(|known| *known == base) {
+            all.swap_remove(place);
         }
         drop(all);
         // SAFETY: allocated by `_dl_allocate_tls`, and nobody runs on it (BLOCK-2).
