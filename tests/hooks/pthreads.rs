@@ -720,7 +720,7 @@ fn who_was_the_last_at_a_barrier_may_destroy_it_at_once() {
             is_last
         };
         let were_last = run(|| {
-            let threads = [go.clone(), go.clone()].map(thread::spawn);
+            let threads = [go, go].map(thread::spawn);
             threads.map(|thread| thread.join().unwrap())
         });
         assert_eq!(were_last.iter().filter(|is_last| **is_last).count(), 1);
