@@ -79,7 +79,7 @@ pub(super) fn sleep(guest: Guest, deadline: Deadline) -> Result<(), Errno> {
 }
 
 /// What poll(2) calls a direction.
-fn events_of(direction: Direction) -> i16 {
+pub(super) fn events_of(direction: Direction) -> i16 {
     match direction {
         Direction::Read => libc::POLLIN,
         Direction::Write => libc::POLLOUT,
@@ -123,6 +123,8 @@ pub(super) struct Call {
     age: Age,
     /// Until when it waits: known from the first wait on.
     limit: Option<Deadline>,
+    /// Whether the user's mode is known to be blocking.
+    may_block: bool,
     /// The next pause, when there was one.
     pause: Duration,
     waited: bool,
@@ -134,21 +136,38 @@ impl Call {
     pub(super) fn begin(guest: Guest, fd: RawFd) -> Result<Call, Errno> {
         may_go_on(guest)?;
         let age = descriptors::age_of(fd);
-        Ok(Call { guest, fd, age, limit: None, pause: Duration::ZERO, waited: false })
+        Ok(Call {
+            guest,
+            fd,
+            age,
+            limit: None,
+            may_block: false,
+            pause: Duration::ZERO,
+            waited: false,
+        })
     }
 
     /// Waits until `fd` may be ready, if the user's flags allow it, and for as long as the socket's
     /// own timeout allows.
     #[cold]
     pub(super) fn wait(&mut self, direction: Direction) -> Result<(), Errno> {
-        if self.limit.is_none() && window::is_nonblocking(self.fd)? {
+        self.ask_mode()?;
+        self.wait_blocking(direction)
+    }
+
+    /// Fails if the user wants no waits: asked before the first. A limit of the call's own is no
+    /// answer to that.
+    fn ask_mode(&mut self) -> Result<(), Errno> {
+        if !self.may_block && window::is_nonblocking(self.fd)? {
             return Err(Errno::AGAIN);
         }
-        self.wait_blocking(direction)
+        self.may_block = true;
+        Ok(())
     }
 
     /// The same for a descriptor that is known to be in blocking mode.
     pub(super) fn wait_blocking(&mut self, direction: Direction) -> Result<(), Errno> {
+        self.may_block = true;
         let limit = self.limit(direction);
         if !descriptors::is_ours() {
             let one = libc::pollfd { fd: self.fd, events: events_of(direction), revents: 0 };
@@ -194,9 +213,7 @@ impl Call {
     /// Pauses for what no event tells: a local peer's queue to have room, or more than what a
     /// `MSG_PEEK` has seen.
     pub(super) fn wait_paused(&mut self, direction: Direction) -> Result<(), Errno> {
-        if self.limit.is_none() && window::is_nonblocking(self.fd)? {
-            return Err(Errno::AGAIN);
-        }
+        self.ask_mode()?;
         let limit = self.limit(direction);
         self.pause(limit)
     }

@@ -53,6 +53,7 @@ use std::{
 use super::{
     kernel,
     lock::{Held, Owned},
+    window,
 };
 use crate::{
     hub::{Hub, Message, fork, park::Wake},
@@ -323,15 +324,19 @@ pub(super) fn is_ours() -> bool {
         }
         return true;
     }
-    begin_anew();
-    FORKS.store(forks, Relaxed);
-    PROCESS.store(me, Release);
+    // Another one may have done so since it was asked above, and wait by now.
+    if PROCESS.load(Acquire) != me {
+        begin_anew();
+        FORKS.store(forks, Relaxed);
+        PROCESS.store(me, Release);
+    }
     FORKING.store(false, Release);
     true
 }
 
 /// Forgets what a fork has copied: it names threads and frames that are not in this process.
 fn begin_anew() {
+    window::release_in_child();
     LISTS.iter().for_each(Owned::release_in_child);
     LISTS.iter().filter_map(Owned::take).for_each(|mut list| list.0 = ptr::null());
     let pages = TABLE.iter().enumerate().filter(|(_, page)| !page.load(Relaxed).is_null());

@@ -1,13 +1,14 @@
 //! Calls that move bytes from one descriptor to another: sendfile(2), splice(2), tee(2),
 //! vmsplice(2), copy_file_range(2).
 //!
-//! Floor 8. Uses: `receive`, `send`, `kernel`, `next`. Used by: the names that `interpose!()`
+//! Floor 8. Uses: `send`, `window`, `kernel`, `next`. Used by: the names that `interpose!()`
 //! defines.
 //!
 //! Between pipes and files the kernel has a flag for one call, `SPLICE_F_NONBLOCK`. It says nothing
-//! to a socket, which goes by the flags of its open file. So what goes to a socket, or comes from
-//! one, is copied through a buffer, by the engines of `receive` and `send`; from a file, no more is
-//! taken than was sent. A copy between files never waits, but for the disk.
+//! to a socket, which goes by the flags of its open file: there the call is made in a window
+//! (`window`). Rejected: to copy through a buffer; what the pipe has given and the socket does not
+//! take would be lost. From a file, which has an offset, no more is taken than was sent, so
+//! sendfile(2) does copy. A copy between files never waits, but for the disk.
 
 #![expect(unsafe_code, reason = "C's signatures, and system calls with pointers of the user's")]
 #![expect(clippy::missing_safety_doc, reason = "the contract of each is its manual page")]
@@ -23,14 +24,14 @@ use rustix::io::Errno;
 
 use super::{
     __c::{c_int, c_uint, iovec, loff_t, off_t, off64_t, size_t, ssize_t},
-    call::Call,
+    call::{Call, events_of},
     early::Word,
     kernel::{self, Kind, answer, on},
-    next, receive, send,
+    next, send, window,
 };
 use crate::hub::{
     guest::{Guest, guest},
-    io::Direction::{Read, Write},
+    io::Direction::{self, Read, Write},
 };
 
 /// Bytes that are copied at a time: what a pipe holds.
@@ -70,13 +71,6 @@ pub unsafe extern "C-unwind" fn splice(
     };
     let kinds = (kernel::kind_of(input), kernel::kind_of(output));
     let (Ok((from, _)), Ok((to, _))) = kinds else { return kernel::fail(Errno::BADF) };
-    let has_socket = from == Kind::Socket || to == Kind::Socket;
-    if has_socket && (from == Kind::Pipe || to == Kind::Pipe) {
-        if !input_offset.is_null() || !output_offset.is_null() {
-            return kernel::fail(Errno::SPIPE);
-        }
-        return answer(copy(guest, input, output, length, flags));
-    }
     let rest = [input_offset.word(), output.word(), output_offset.word(), length];
     let [a, b, c, d] = rest;
     let attempt = || {
@@ -84,7 +78,15 @@ pub unsafe extern "C-unwind" fn splice(
         // SAFETY: HOOK-1.
         unsafe { on(input, libc::SYS_splice, [a, b, c, d, flags.word()]) }
     };
-    answer(between_pipes(guest, (input, from), (output, to), flags, attempt))
+    answer(match (from, to) {
+        (Kind::Socket, Kind::Pipe) => {
+            by_windows(guest, (input, Read), (output, Write), flags, attempt)
+        }
+        (Kind::Pipe, Kind::Socket) => {
+            by_windows(guest, (output, Write), (input, Read), flags, attempt)
+        }
+        _ => between_pipes(guest, (input, from), (output, to), flags, attempt),
+    })
 }
 
 /// tee(2).
@@ -164,33 +166,32 @@ fn between_pipes(
     }
 }
 
-/// Copies at most a chunk between a socket and a pipe. What was taken and cannot be given is lost,
-/// as it is when the connection breaks a moment later.
-fn copy(
+/// Does `attempt`, which does not block for the pipe, until it moves something, with windows in which
+/// it does not block for the socket either.
+fn by_windows(
     guest: Guest,
-    input: RawFd,
-    output: RawFd,
-    length: usize,
+    (socket, socket_way): (RawFd, Direction),
+    (pipe, pipe_way): (RawFd, Direction),
     flags: c_uint,
+    attempt: impl Fn() -> Result<usize, Errno>,
 ) -> Result<usize, Errno> {
-    let mut buffer = vec![0u8; length.min(CHUNK)];
-    let at = buffer.as_mut_ptr();
-    if flags & SPLICE_F_NONBLOCK != 0 && kernel::readiness(output, libc::POLLOUT) == 0 {
-        return Err(Errno::AGAIN);
+    let mut at_socket = Call::begin(guest, socket)?;
+    let mut at_pipe = Call::begin(guest, pipe)?;
+    loop {
+        match window::attempt(socket, &attempt)? {
+            (_, Err(Errno::INTR)) => {}
+            (never_waits, Err(Errno::AGAIN)) if flags & SPLICE_F_NONBLOCK == 0 => {
+                if kernel::readiness(pipe, events_of(pipe_way)) == 0 {
+                    at_pipe.wait(pipe_way)?;
+                } else if never_waits {
+                    return Err(Errno::AGAIN);
+                } else {
+                    at_socket.wait_blocking(socket_way)?;
+                }
+            }
+            (_, done) => return at_socket.done(0, done),
+        }
     }
-    if flags & SPLICE_F_NONBLOCK != 0 && kernel::readiness(input, libc::POLLIN) == 0 {
-        return Err(Errno::AGAIN);
-    }
-    // SAFETY: our own buffer, of that length.
-    let got = unsafe { receive::read(input, at.cast(), buffer.len()) };
-    let Ok(got) = usize::try_from(got) else { return Err(kernel::errno()) };
-    if got == 0 {
-        return Ok(0);
-    }
-    let _ = guest;
-    // SAFETY: as above: the part of it that was filled.
-    let given = unsafe { send::write(output, at.cast(), got) };
-    usize::try_from(given).map_err(|_| kernel::errno())
 }
 
 /// Sends part of a file: reads at its offset, and moves that on by what was sent.

@@ -1,6 +1,7 @@
 //! For one system call at a time, a descriptor that does not block.
 //!
-//! Floor 8. Uses: `kernel`, `lock`. Used by: `accept`, `connect`, `receive`, `send`, `control`.
+//! Floor 8. Uses: `kernel`, `lock`. Used by: `accept`, `connect`, `receive`, `send`, `transfer`,
+//! `control`.
 //!
 //! `accept` and `connect` have no flag for one call, nor have pipes with a name. There, and nowhere
 //! else, `O_NONBLOCK` is set: for the length of one system call that, because of it, does not
@@ -26,6 +27,7 @@ use std::os::fd::RawFd;
 use rustix::io::Errno;
 
 use super::{
+    descriptors,
     kernel::{self, Kind},
     lock::{Held, Owned},
 };
@@ -39,8 +41,15 @@ static WINDOWS: [Owned<()>; LOCKS] = [const { Owned::new(()) }; LOCKS];
 /// Keeps others from opening a window on the file that `fd` names. A socket has one open file, so
 /// its inode's number stands for that.
 fn lock_of(fd: RawFd) -> Result<Option<Held<'static, ()>>, Errno> {
+    // A thread that is not in this child of a fork may have had one.
+    descriptors::is_ours();
     let (_, file) = kernel::kind_of(fd)?;
     Ok(WINDOWS[file as usize % LOCKS].take())
+}
+
+/// Makes all locks free: in the child of a fork, where nobody has one.
+pub(super) fn release_in_child() {
+    WINDOWS.iter().for_each(Owned::release_in_child);
 }
 
 /// Does `attempt` on `fd` so that it does not block. Also tells whether the user wants it so

@@ -411,3 +411,23 @@ fn reads_that_never_wait_still_give_way() {
         });
     });
 }
+
+/// A time for all messages does not make a socket blocking that is not.
+#[test]
+fn a_time_for_several_datagrams_leaves_the_mode_as_it_is() {
+    let time = virtual_time_of(|| {
+        let (end, other) = UnixDatagram::pair().unwrap();
+        end.set_nonblocking(true).unwrap();
+        other.send(b"a").unwrap();
+        let mut buffer = [0u8; 4];
+        let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+        // SAFETY: all-zero headers are such without anything.
+        let mut messages: [libc::mmsghdr; 2] = unsafe { std::mem::zeroed() };
+        (messages[0].msg_hdr.msg_iov, messages[0].msg_hdr.msg_iovlen) = (&raw mut part, 1);
+        let (fd, mut long) = (end.as_raw_fd(), libc::timespec { tv_sec: 9, tv_nsec: 0 });
+        // SAFETY: two live headers, the first with a live part; a live time.
+        let got = unsafe { libc::recvmmsg(fd, messages.as_mut_ptr(), 2, 0, &raw mut long) };
+        assert_eq!(result(got), Ok(1));
+    });
+    assert_eq!(time, Duration::ZERO);
+}

@@ -249,3 +249,53 @@ fn locks_on_files_are_waited_for() {
         assert_eq!(locked, [0, 0]);
     });
 }
+
+/// What a call has taken from one end, it has given to the other, whatever that has room for.
+#[test]
+fn splice_loses_nothing_where_it_does_not_wait() {
+    const LENGTH: usize = 64 * 1024;
+    /// Moves all that can be moved without a wait.
+    fn moved(from: &impl AsRawFd, to: &impl AsRawFd, flags: u32) -> usize {
+        let mut all = 0;
+        loop {
+            let (from, to) = (from.as_raw_fd(), to.as_raw_fd());
+            let none = ptr::null_mut;
+            // SAFETY: no memory is touched.
+            let now = unsafe { libc::splice(from, none(), to, none(), LENGTH, flags) };
+            match result(now) {
+                Ok(now) => all += now as usize,
+                Err(error) => {
+                    assert_eq!(error, libc::EAGAIN);
+                    return all;
+                }
+            }
+        }
+    }
+    fn left(from: &impl AsRawFd) -> usize {
+        let mut left: i32 = 0;
+        // SAFETY: a live int.
+        assert_eq!(unsafe { libc::ioctl(from.as_raw_fd(), libc::FIONREAD, &raw mut left) }, 0);
+        left as usize
+    }
+    on_a_virtual_thread(|| {
+        // To a socket that is full, by its own mode and by the call's flag.
+        for flags in [0, libc::SPLICE_F_NONBLOCK] {
+            let ((reader, mut writer), (mut socket, _other)) =
+                (pipe().unwrap(), UnixStream::pair().unwrap());
+            socket.set_nonblocking(true).unwrap();
+            while socket.write(&pattern()).is_ok() {}
+            socket.set_nonblocking(flags == 0).unwrap();
+            writer.write_all(&pattern()[..LENGTH]).unwrap();
+            assert_eq!(moved(&reader, &socket, flags), 0);
+            assert_eq!(left(&reader), LENGTH);
+        }
+        // Into a pipe that is nearly full.
+        let ((reader, mut writer), (mut end, other)) =
+            (pipe().unwrap(), UnixStream::pair().unwrap());
+        writer.write_all(&pattern()[..LENGTH - 4096]).unwrap();
+        end.write_all(&pattern()[..LENGTH]).unwrap();
+        let moved = moved(&other, &writer, libc::SPLICE_F_NONBLOCK);
+        assert_eq!(moved + left(&other), LENGTH);
+        assert_eq!(left(&reader), LENGTH - 4096 + moved);
+    });
+}
