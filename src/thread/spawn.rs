@@ -15,7 +15,8 @@
 
 use std::{
     any::Any,
-    fmt, io,
+    cell::RefCell,
+    fmt, io, mem,
     panic::{AssertUnwindSafe, Location, catch_unwind},
     sync::Arc,
 };
@@ -181,7 +182,9 @@ impl Builder {
             builder = builder.stack_size(bytes);
         }
         // SAFETY: the caller's promise.
-        unsafe { builder.spawn_unchecked(move || body.run_as_thread(&begun)) }?;
+        let begin = move || unsafe { body.run_as_thread(&begun) };
+        // SAFETY: the same.
+        unsafe { builder.spawn_unchecked(begin) }?;
         Ok(Killer::Thread(switch))
     }
 }
@@ -241,9 +244,15 @@ where
         end(outcome, result, last);
     }
 
-    /// On an OS thread of its own.
-    fn run_as_thread(self, switch: &Switch) {
+    /// On an OS thread of its own. What this says of its end, it says when its thread-locals are gone.
+    ///
+    /// # Safety
+    ///
+    /// What `T` and `L` borrow outlives `last`.
+    unsafe fn run_as_thread(self, switch: &Switch) {
         let Body { f, outcome, thread, last } = self;
+        // The first thread-local of a thread is the last to go.
+        AT_END.with(|_| ());
         thread.enter();
         let ended = catch_unwind(AssertUnwindSafe(|| {
             try_run(|| {
@@ -257,7 +266,26 @@ where
             Ok(Err(error)) => Err(Box::new(error.to_string()) as Box<dyn Any + Send>),
             Err(payload) => Err(payload),
         };
-        end(outcome, result, last);
+        let at_end: Box<dyn FnOnce() + '_> = Box::new(move || end(outcome, result, last));
+        // SAFETY: what it borrows outlives `last` (the caller's promise), which goes last of what is
+        // in it, or never.
+        let at_end = unsafe { mem::transmute::<Box<dyn FnOnce() + '_>, Box<dyn FnOnce()>>(at_end) };
+        AT_END.with(|place| place.borrow_mut().0 = Some(at_end));
+    }
+}
+
+/// What is done when an OS thread has no thread-locals left.
+struct AtEnd(Option<Box<dyn FnOnce()>>);
+
+thread_local! {
+    static AT_END: RefCell<AtEnd> = const { RefCell::new(AtEnd(None)) };
+}
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        if let Some(end) = self.0.take() {
+            end();
+        }
     }
 }
 

@@ -442,15 +442,17 @@ fn a_future_is_polled_on_its_thread_and_woken_from_any() {
 
 #[test]
 fn virtual_time_counts_for_them() {
+    // An OS thread has a clock of its own.
+    if !run(is_virtual) {
+        return;
+    }
     let elapsed = testing::run(|| {
         let begun = greenloop::reactor().now();
         let sleeps = thread::spawn(|| thread::sleep(Duration::from_secs(3600)));
         sleeps.join().unwrap();
         greenloop::reactor().now().duration_since(begun)
     });
-    if is_virtual() {
-        assert_eq!(elapsed, Duration::from_secs(3600));
-    }
+    assert_eq!(elapsed, Duration::from_secs(3600));
 }
 
 #[test]
