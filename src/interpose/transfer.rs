@@ -166,8 +166,8 @@ fn between_pipes(
     }
 }
 
-/// Does `attempt`, which does not block for the pipe, until it moves something, with windows in which
-/// it does not block for the socket either.
+/// Does `attempt`, which does not block for the pipe, until it moves something, with windows in
+/// which it does not block for the socket either.
 fn by_windows(
     guest: Guest,
     (socket, socket_way): (RawFd, Direction),

@@ -244,7 +244,8 @@ where
         end(outcome, result, last);
     }
 
-    /// On an OS thread of its own. What this says of its end, it says when its thread-locals are gone.
+    /// On an OS thread of its own. What this says of its end, it says when its thread-locals are
+    /// gone.
     ///
     /// # Safety
     ///
@@ -267,8 +268,8 @@ where
             Err(payload) => Err(payload),
         };
         let at_end: Box<dyn FnOnce() + '_> = Box::new(move || end(outcome, result, last));
-        // SAFETY: what it borrows outlives `last` (the caller's promise), which goes last of what is
-        // in it, or never.
+        // SAFETY: what it borrows outlives `last` (the caller's promise), which goes last of what
+        // is in it, or never.
         let at_end = unsafe { mem::transmute::<Box<dyn FnOnce() + '_>, Box<dyn FnOnce()>>(at_end) };
         AT_END.with(|place| place.borrow_mut().0 = Some(at_end));
     }
