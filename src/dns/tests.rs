@@ -108,6 +108,9 @@ fn a_question_that_panics_is_an_error() {
     let pool = pool();
     let error = run(|| ask(pool, || std::panic::resume_unwind(Box::new("no hook")))).unwrap_err();
     assert!(error.to_string().contains("panicked"), "{error}");
+    while !pool.is_idle() {
+        std::thread::yield_now(); // It answers before it is.
+    }
     assert_eq!(run(|| ask(pool, || answer(4))).unwrap()[0].port(), 4);
     assert_eq!(pool.counts().0, 1, "the thread goes on");
 }
