@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use greenloop::thread;
+
 use crate::support::Trace;
 
 #[cfg(feature = "signal")]
@@ -154,34 +156,66 @@ fn figure(json: &str, key: &str) -> f64 {
 
 #[test]
 fn parked_measures_and_frees_every_greenlet() {
-    let json = greenloop::run(|| parked::measure(2000)).unwrap();
+    let json = greenloop::run(|| parked::measure(parked::Kind::Greenlets, 2000)).unwrap();
     assert_eq!(figure(&json, "greenlets"), 2000.0);
     assert!(figure(&json, "finish_ns_each") > 0.0, "{json}");
 }
 
 #[test]
+fn parked_measures_and_frees_every_virtual_thread() {
+    let measured = greenloop::run(|| parked::measure(parked::Kind::Threads, 2000));
+    if thread::support() != thread::Support::Virtual {
+        assert_eq!(measured.unwrap_err().to_string(), thread::support().to_string());
+        return;
+    }
+    let json = measured.unwrap();
+    assert_eq!(figure(&json, "threads"), 2000.0);
+    assert!(figure(&json, "finish_ns_each") > 0.0, "{json}");
+}
+
+#[test]
 fn parked_prints_one_object_of_json_last() {
-    let Some(output) = output("parked", &["10000"]) else { return };
+    let resident = parked_prints("greenlets", &["10000"]);
+    // One page and the little that is not on the stack. A debug build has larger frames, and the
+    // lint that walks them.
+    let Some((json, resident)) = resident else { return };
+    assert!(resident > 3.9 && (resident < 4.4 || cfg!(debug_assertions)), "{json}");
+}
+
+#[test]
+fn parked_says_that_a_virtual_thread_costs_a_page_its_thread_locals_and_little_else() {
+    if thread::support() != thread::Support::Virtual {
+        return;
+    }
+    let Some((json, resident)) = parked_prints("threads", &["10000", "threads"]) else { return };
+    let tls = figure(&json, "static_tls_kib");
+    assert!(tls > 2.0 && resident > 4.0 + tls / 2.0, "{json}");
+    assert!(resident <= 4.0 + tls + 0.6 || cfg!(debug_assertions), "{json}");
+}
+
+/// Runs the example, looks at all that it prints, and returns the line of JSON and what was
+/// resident for each of them, in KiB.
+fn parked_prints(what: &str, args: &[&str]) -> Option<(String, f64)> {
+    let output = output("parked", args)?;
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{text}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}{errors}");
     let json = text.lines().last().unwrap();
     assert!(json.starts_with('{') && json.ends_with('}'), "{json}");
-    assert_eq!(figure(json, "greenlets"), 10_000.0);
+    assert_eq!(figure(json, what), 10_000.0);
     for key in ["spawn_ns_each", "finish_ns_each", "page_tables_kib_each", "mappings"] {
         assert!(figure(json, key) > 0.0, "{json}");
     }
-    // One page and the little that is not on the stack. A debug build has larger frames, and the
-    // lint that walks them.
-    let resident = figure(json, "rss_kib_each");
-    assert!(resident > 3.9 && (resident < 4.4 || cfg!(debug_assertions)), "{json}");
+    Some((json.to_owned(), figure(json, "rss_kib_each")))
 }
 
 #[test]
 fn examples_say_how_to_use_them_when_arguments_are_wrong() {
     let begun = Instant::now();
-    let wrong: [(&str, &[&str]); 9] = [
+    let wrong: [(&str, &[&str]); 10] = [
         ("parked", &[]),
         ("parked", &["many"]),
+        ("parked", &["1", "many"]),
         ("echo_server", &[]),
         ("echo_server", &["here"]),
         ("line_server", &[]),
