@@ -17,6 +17,8 @@ set -euo pipefail
 
 # Enough for a test of several hundred clients at once.
 clients_max=500
+# And of the example that compares a thousand clients. PostgreSQL has a process for each.
+queries_max=1100
 patience_seconds=60
 
 say() { printf 'services: %s\n' "$*" >&2; }
@@ -143,7 +145,7 @@ start_postgres() {
         --no-sync >"$home/initdb.log" 2>&1) || { tail "$home/initdb.log" >&2; exit 1; }
     next_port
     start postgres postgres -D data -h 127.0.0.1 -p "$port" -k "$home/postgres" \
-        -c max_connections="$clients_max" -c shared_buffers=16MB -c fsync=off -c autovacuum=off
+        -c max_connections="$queries_max" -c shared_buffers=16MB -c fsync=off -c autovacuum=off
     postgres_port=$port
 }
 ask_postgres() { psql -h 127.0.0.1 -p "$postgres_port" -U greenloop -d postgres -c 'select 1'; }

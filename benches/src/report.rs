@@ -94,16 +94,31 @@ impl Table {
 
     /// Prints for each limit the ratio that it is about.
     pub fn print_verdicts(&self, limits: &[Limit]) {
+        self.print_verdicts_of(OURS, limits);
+    }
+
+    /// The same for limits of another contender than [`OURS`].
+    pub fn print_verdicts_of(&self, ours: &str, limits: &[Limit]) {
         for limit in limits {
-            let Some(ratio) = self.ratio(OURS, limit.peer) else {
+            let Some(ratio) = self.ratio(ours, limit.peer) else {
                 continue;
             };
             let verdict = if ratio.value <= limit.ratio { "within" } else { "OVER" };
             println!(
-                "{OURS} / {}: {:.3} ({:.3} to {:.3}), limit {:.3}: {verdict}",
+                "{ours} / {}: {:.3} ({:.3} to {:.3}), limit {:.3}: {verdict}",
                 limit.peer, ratio.value, ratio.low, ratio.high, limit.ratio
             );
         }
+    }
+
+    /// Returns what `ours` costs above `peer`, in nanoseconds, taken round by round, if both are in
+    /// the table.
+    #[must_use]
+    pub fn difference_ns(&self, ours: &str, peer: &str) -> Option<Median> {
+        let rounds_of = |name: &str| Some(&self.entries.iter().find(|e| e.name == name)?.rounds_ns);
+        let differences: Vec<f64> =
+            rounds_of(ours)?.iter().zip(rounds_of(peer)?).map(|(a, b)| a - b).collect();
+        (!differences.is_empty()).then(|| Median::of(&differences))
     }
 }
 
@@ -164,5 +179,20 @@ mod tests {
             entries: vec![entry(OURS, &[1.0, 1.0, 10.0]), entry("peer", &[2.0, 2.0, 20.0])],
         };
         assert_eq!(table.ratio(OURS, "peer"), Some(Median { value: 0.5, low: 0.5, high: 0.5 }));
+    }
+
+    #[test]
+    fn a_difference_is_taken_within_a_round() {
+        let entry = |name: &str, rounds_ns: &[f64]| Entry {
+            name: name.to_owned(),
+            rounds_ns: rounds_ns.to_vec(),
+        };
+        // The machine drifts by 10, and the difference does not notice.
+        let table = Table {
+            title: String::new(),
+            entries: vec![entry(OURS, &[5.0, 12.0, 15.0]), entry("peer", &[3.0, 10.0, 13.0])],
+        };
+        let two = Median { value: 2.0, low: 2.0, high: 2.0 };
+        assert_eq!(table.difference_ns(OURS, "peer"), Some(two));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! echo_compare [--connections 100,1000] [--rounds 21] [--requests 30000]
-//!              [--servers bare,greenloop,tokio,may] [--json FILE] [--strace]
+//!              [--servers bare,greenloop,tokio,may,vthreads,os-threads] [--json FILE] [--strace]
 //! ```
 
 use std::io;

@@ -32,8 +32,8 @@ pub struct Contest {
     pub base: &'static str,
     /// What is said to each.
     pub talk: fn() -> Talk,
-    /// The limits, for this many connections.
-    pub limits: fn(connections: usize) -> Vec<Limit>,
+    /// The limits for this many connections, each with the name of the server that must keep it.
+    pub limits: fn(connections: usize) -> Vec<(&'static str, Limit)>,
 }
 
 /// What to measure, as the command line says it.
@@ -138,6 +138,17 @@ struct Runs {
     rounds: Vec<Run>,
 }
 
+impl Runs {
+    /// The processor time of each of `requests`, round by round.
+    fn entry(&self, requests: u64) -> Entry {
+        let per_request = |run: &Run| run.cpu.as_nanos() as f64 / requests as f64;
+        Entry {
+            name: self.name.to_owned(),
+            rounds_ns: self.rounds.iter().map(per_request).collect(),
+        }
+    }
+}
+
 /// Does what `settings` say and prints tables; progress goes to standard error.
 ///
 /// # Errors
@@ -164,6 +175,18 @@ pub fn compare(settings: &Settings) -> io::Result<()> {
     }
     json.push_str("\n]}\n");
     settings.json.as_ref().map_or(Ok(()), |path| fs::write(path, json))
+}
+
+/// Returns what a request costs each server of `settings`, round by round, with that many
+/// connections. The calling thread becomes the load's.
+///
+/// # Errors
+/// As [`compare`].
+pub fn entries(settings: &Settings, connections: usize) -> io::Result<Vec<Entry>> {
+    os::raise_descriptor_limit()?;
+    os::pin_to_core(LOAD_CORE)?;
+    let all = measure(settings, connections)?;
+    Ok(all.iter().map(|runs| runs.entry(settings.requests)).collect())
 }
 
 /// Runs every round with that many connections.
@@ -207,16 +230,9 @@ fn measure_once(settings: &Settings, program: &str, connections: usize) -> io::R
 /// Prints one table, and how the limits are kept.
 fn print(settings: &Settings, all: &[Runs], connections: usize) {
     let (requests, base) = (settings.requests, settings.contest.base);
-    let per_request = |time: Duration| time.as_nanos() as f64 / requests as f64;
     let table = Table {
         title: format!("{connections} connections"),
-        entries: all
-            .iter()
-            .map(|runs| Entry {
-                name: runs.name.to_owned(),
-                rounds_ns: runs.rounds.iter().map(|run| per_request(run.cpu)).collect(),
-            })
-            .collect(),
+        entries: all.iter().map(|runs| runs.entry(requests)).collect(),
     };
     println!(
         "\n| {connections} connections | CPU ns per request | 95 % interval | of {base} | \
@@ -244,7 +260,9 @@ fn print(settings: &Settings, all: &[Runs], connections: usize) {
         );
     }
     println!();
-    table.print_verdicts(&(settings.contest.limits)(connections));
+    for (name, limit) in (settings.contest.limits)(connections) {
+        table.print_verdicts_of(name, &[limit]);
+    }
 }
 
 /// Adds one server's rounds as a JSON object.

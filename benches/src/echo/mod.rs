@@ -1,4 +1,4 @@
-//! The echo server, four times over, and what is done to it; and hyper's server, twice.
+//! The echo server, six times over, and what is done to it; and hyper's server, twice.
 //!
 //! Each server is a program under `src/bin/` that answers what it reads, on one core. [`load`]
 //! keeps one message under way on each of many connections. [`compare`] measures the servers
@@ -27,18 +27,28 @@ pub static ECHO: Contest = Contest {
         ("bare again", "echo_bare"),
         ("tokio", "echo_tokio"),
         ("may", "echo_may"),
+        (VIRTUAL_THREADS, "echo_vthreads"),
+        (OS_THREADS, "echo_os_threads"),
     ],
     base: "bare",
     talk: || Talk::echo(MESSAGE_SIZE),
     limits: |connections| {
         let of_bare = if connections <= 100 { 1.03 } else { 1.05 };
         vec![
-            Limit { peer: "bare", ratio: of_bare },
-            Limit { peer: "tokio", ratio: 1.0 },
-            Limit { peer: "may", ratio: 1.0 },
+            (OURS, Limit { peer: "bare", ratio: of_bare }),
+            (OURS, Limit { peer: "tokio", ratio: 1.0 }),
+            (OURS, Limit { peer: "may", ratio: 1.0 }),
+            (VIRTUAL_THREADS, Limit { peer: OURS, ratio: 1.1 }),
+            (VIRTUAL_THREADS, Limit { peer: OS_THREADS, ratio: 1.0 }),
         ]
     },
 };
+
+/// std's sockets, unmodified, with a virtual thread for each connection.
+pub const VIRTUAL_THREADS: &str = "vthreads";
+
+/// The same code, with an OS thread for each.
+pub const OS_THREADS: &str = "os-threads";
 
 /// hyper's HTTP/1 server on two runtimes: the same crate, the same service.
 pub static HYPER: Contest = Contest {
@@ -48,7 +58,7 @@ pub static HYPER: Contest = Contest {
         let request = "GET /######## HTTP/1.1\r\nhost: localhost\r\naccept: */*\r\n\r\n";
         Talk::new(request, "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n/########")
     },
-    limits: |_| vec![Limit { peer: "tokio", ratio: 1.05 }],
+    limits: |_| vec![(OURS, Limit { peer: "tokio", ratio: 1.05 })],
 };
 
 /// What is sent at a time, in bytes.

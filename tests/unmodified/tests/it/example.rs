@@ -1,4 +1,4 @@
-//! The example of this package, driven.
+//! The examples of this package, driven.
 
 use std::{env, process::Command};
 
@@ -32,6 +32,28 @@ pub(crate) fn unmodified() {
     if env::var_os("GREENLOOP_POSTGRES_URL").is_some() {
         assert!(lines[5].starts_with("  on OS threads, "), "{text}");
     }
+    for line in lines {
+        println!("    {line}");
+    }
+}
+
+/// It measures all three ways, whose answers are right: otherwise it fails.
+pub(crate) fn queries(_url: &str) {
+    let here = env::current_exe().unwrap();
+    let example = here.parent().unwrap().with_file_name("examples").join("queries");
+    if !example.exists() || !threads::are_virtual() {
+        println!("    SKIPPED: {} is not built, or has no virtual threads", example.display());
+        return;
+    }
+    let output = Command::new(example).args(["50", "1"]).output().unwrap();
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout), output.stderr);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&errors));
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[0].starts_with("select 1, by 50 clients at once"), "{text}");
+    for (line, way) in lines[2..5].iter().zip(["virtual threads", "tokio-postgres", "OS threads"]) {
+        assert!(line.trim_start().starts_with(way) && line.ends_with(" MiB"), "{text}");
+    }
+    assert!(lines[6].starts_with("virtual threads / OS threads: asked "), "{text}");
     for line in lines {
         println!("    {line}");
     }

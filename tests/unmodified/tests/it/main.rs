@@ -65,6 +65,7 @@ const TESTS: &[Test] = &[
     Test::alone("parking_lot_locks_are_held_while_others_run", locks::parking_lot_locks),
     Test::alone("parking_lot_condvars_wait", locks::parking_lot_condvars),
     Test::alone("the_example_compares_threads", example::unmodified),
+    Test::at(POSTGRES, "the_example_compares_queries", example::queries),
     #[cfg(has_libpq)]
     Test::at(POSTGRES, "libpq_waits_for_queries", libpq::queries),
     #[cfg(not(has_libpq))]
