@@ -201,6 +201,19 @@ pub(crate) fn try_run_on<T>(
     director: Option<Rc<dyn Director>>,
     f: impl FnOnce() -> T,
 ) -> Result<T, RunError> {
+    let mut work = Some(f);
+    let mut value = None;
+    run_main(clock, director, &mut || value = work.take().map(|f| f()))?;
+    Ok(value.expect("main has ended"))
+}
+
+/// All of a run that does not depend on what main returns: compiled once.
+#[track_caller]
+fn run_main(
+    clock: Box<dyn Clock>,
+    director: Option<Rc<dyn Director>>,
+    main: &mut dyn FnMut(),
+) -> Result<(), RunError> {
     let birth = Location::caller();
     assert!(
         Hub::current().is_none(),
@@ -219,11 +232,11 @@ pub(crate) fn try_run_on<T>(
     if limit.is_some() || alarm::has_sigquit() {
         let _ = watchdog::wake(); // Without a thread nobody watches: no reason not to run.
     }
-    let mut outcome: Option<Result<T, Box<dyn Any + Send>>> = None;
-    hub.drive(birth, || outcome = Some(unwind::catch(f).map_err(say_what_was_not_said)))
+    let mut outcome: Option<Result<(), Box<dyn Any + Send>>> = None;
+    hub.drive(birth, || outcome = Some(unwind::catch(main).map_err(say_what_was_not_said)))
         .map_err(RunError::Unavailable)?;
     match outcome.expect("main has ended") {
-        Ok(value) => Ok(value),
+        Ok(()) => Ok(()),
         Err(payload) if unwind::is_kill(&*payload) => {
             Err(hub.fate.verdict.take().unwrap_or(RunError::Killed(Killed::plain())))
         }
