@@ -33,7 +33,7 @@
 //!
 //! `take` reads a stack under `SNAP-1`, `call_from` is entered with a copy made as `SNAP-2` says.
 
-use std::{arch::asm, backtrace::Backtrace, ffi::c_void};
+use std::{backtrace::Backtrace, ffi::c_void};
 
 /// The words of a triple: RBP, RIP, RBX.
 const TRIPLE: usize = 3;
@@ -85,20 +85,9 @@ impl Snapshot {
         }
         let from: *const usize = std::ptr::with_exposed_provenance(rsp);
         let to = &mut self.words[TRIPLE..TRIPLE + count];
-        // By an instruction that AddressSanitizer does not see: between the locals of a stack there
-        // are words that it lets nobody read.
-        //
         // SAFETY: from `rsp` on there are `count` words up to `base`, and `rsp` is not below
         // `lowest`: the caller vouches for all of them. `to` is as long, and is no stack.
-        unsafe {
-            asm!(
-                "rep movsq",
-                inout("rcx") count => _,
-                inout("rsi") from => _,
-                inout("rdi") to.as_mut_ptr() => _,
-                options(nostack, preserves_flags),
-            );
-        }
+        unsafe { copy(from, to.as_mut_ptr(), count) };
         self.registers = registers;
         self.len = count;
     }
@@ -128,6 +117,29 @@ impl Snapshot {
         taken
     }
 }
+
+/// Copies words by an instruction that AddressSanitizer does not see: between the locals of a stack
+/// there are words that it lets nobody read.
+///
+/// # Safety
+///
+/// As [`std::ptr::copy_nonoverlapping`].
+#[cfg(target_arch = "x86_64")]
+unsafe fn copy(from: *const usize, to: *mut usize, count: usize) {
+    // SAFETY: the caller's promise; strings are copied upwards.
+    unsafe {
+        std::arch::asm!(
+            "rep movsq",
+            inout("rcx") count => _,
+            inout("rsi") from => _,
+            inout("rdi") to => _,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+use std::ptr::copy_nonoverlapping as copy;
 
 /// Takes a backtrace. An unwind out of it would find its way into the copy: it aborts instead.
 extern "C" fn take_it(place: *mut c_void) {

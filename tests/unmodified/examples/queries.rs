@@ -17,10 +17,10 @@
 //!
 //! Each measurement is a process of its own, and the three take turns. All connect, and wait for
 //! one another; then each asks ten times, and all wait for one another after each. What is asked is
-//! a query as one writes it: it is prepared and then executed, two round trips. The server's part is
-//! in the times and not in the processor time, which is all of this process's for those queries. The
-//! memory is the most that was resident (`VmHWM`), less what was so before; stacks in the kernel, 16
-//! KiB for each OS thread, are not in it.
+//! a query as one writes it: it is prepared and then executed, two round trips. The server's part
+//! is in the times and not in the processor time, which is all of this process's for those queries.
+//! The memory is the most that was resident (`VmHWM`), less what was so before; stacks in the
+//! kernel, 16 KiB for each OS thread, are not in it.
 
 use std::{
     env, fs, io,
