@@ -5,8 +5,9 @@
 //! # Invariants
 //!
 //! - `SCOPE-1` [`scope`] returns or unwinds only after every child has ended: the wait at its end
-//!   neither unwinds nor gives up, and the body's own unwind is caught before it. Nothing that a
-//!   child borrows (`'env`, `'scope`) can end before that, because it outlives the call. (SOUND-5)
+//!   neither unwinds nor gives up, and the body's own unwind is caught before it; between the two
+//!   no code of the user's runs, nor any destructor. Nothing that a child borrows (`'env`,
+//!   `'scope`) can end before that, because it outlives the call. (SOUND-5)
 //! - `SCOPE-2` A child counts as ended only after its closure, its result if nobody can take it,
 //!   and all their destructors are done.
 //!

@@ -35,11 +35,15 @@ struct Failed<E> {
 }
 
 impl<E> Failed<E> {
-    /// Takes the error, if it is the first.
-    fn put(&self, error: E) {
-        if !self.has_failed.replace(true) {
-            self.error.set(Some(error));
+    /// Takes the error, if it is the first; hands a later one back. Its destructor is code of the
+    /// user's, and may unwind.
+    #[must_use = "where it is dropped matters"]
+    fn put(&self, error: E) -> Option<E> {
+        if self.has_failed.replace(true) {
+            return Some(error);
         }
+        self.error.set(Some(error));
+        None
     }
 }
 
@@ -105,10 +109,11 @@ where
     scope.scope.state.body.set(Some((ctl, body.id)));
     let result = unwind::catch(|| f(&scope));
     scope.scope.state.body.set(None);
+    let mut late = None;
     let result = match result {
         Ok(Ok(value)) => Ok(Some(value)),
         Ok(Err(error)) => {
-            scope.failed.put(error);
+            late = scope.failed.put(error); // Kept until the children have ended: SCOPE-1.
             scope.scope.state.kill_all();
             Ok(None)
         }
@@ -117,6 +122,7 @@ where
     };
     drop(body);
     let value = scope.scope.state.end(hub, ctl, result);
+    drop(late);
     match (scope.failed.error.take(), value) {
         (Some(error), _) => Err(error),
         (None, Some(value)) => Ok(value),
@@ -205,8 +211,9 @@ impl<'scope, E> TryScope<'scope, '_, E> {
         let (failed, state) = (Rc::clone(&self.failed), Rc::clone(&self.scope.state));
         self.scope.spawn_child(builder, Location::caller(), move || {
             f().map_err(|error| {
-                failed.put(error);
+                let late = failed.put(error);
                 state.end_all();
+                drop(late);
             })
             .ok()
         })

@@ -808,6 +808,37 @@ fn a_panic_of_a_child_ends_all_and_counts_for_more_than_an_error() {
     assert_eq!(reports.len(), 0, "{reports:?}");
 }
 
+/// Dropped before the children have ended, it would let the scope be left while they borrow.
+#[test]
+fn an_error_that_panics_when_it_is_dropped_ends_no_scope_before_its_children() {
+    struct Bomb(bool);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            assert!(!self.0, "an error is dropped");
+        }
+    }
+    testing::run(|| {
+        let trace = Trace::default();
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            try_scope(|s| -> Result<(), Bomb> {
+                let told = trace.clone();
+                s.spawn(move || {
+                    let _end = Dropped(told, "child");
+                    shield(|| sleep(SECOND));
+                    Ok(())
+                });
+                s.spawn(|| Err::<(), _>(Bomb(false)));
+                shield(yield_now);
+                Err(Bomb(true))
+            })
+        }));
+        assert_eq!(trace.taken(), ["child"]);
+        assert_eq!(elapsed(), SECOND);
+        let payload = caught.map(|ended| ended.is_ok()).unwrap_err();
+        assert_eq!(payload.downcast_ref::<&str>(), Some(&"an error is dropped"));
+    });
+}
+
 /// Calls `f` when it is dropped.
 fn scopeguard(f: impl FnMut()) -> impl Drop {
     struct Guard<F: FnMut()>(F);
