@@ -22,9 +22,9 @@
 //!   read. Whether the greenlet that was meant still lives is told by its number, or by a ticket.
 //! - `CTL-2` The coroutine of a block is entered by `Hub::resume`, which holds the only reference
 //!   to it meanwhile, and by `Hub::peek`, while it is parked, when nobody holds one; the greenlet
-//!   itself never touches that field. The content is the
-//!   body from `occupy` to `begin`, the coroutine from `begin` to `reap`, and nothing in a free
-//!   block.
+//!   itself never touches that field. While one is peeked at neither enters it: guests may run
+//!   then, and wake it, but whoever runs them passes it over. The content is the body from `occupy`
+//!   to `begin`, the coroutine from `begin` to `reap`, and nothing in a free block.
 //! - `CTL-3` All of it belongs to one thread: `Ctl` is `!Send`.
 
 #![expect(unsafe_code, reason = "blocks are pointed to, coroutines are entered")]

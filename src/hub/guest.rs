@@ -438,7 +438,8 @@ pub(crate) fn serve_guests(deadline: Option<Instant>, is_over: &mut dyn FnMut() 
         hub.ready.append(&hub.yielded);
         let mut has_run = false;
         while let Some(ctl) = hub.ready.pop() {
-            if !ctl.is_guest() {
+            // One that takes its backtrace may be what waits: it is entered already (CTL-2).
+            if !ctl.is_guest() || ctl.is_peeked() {
                 others.push(ctl);
                 continue;
             }

@@ -343,14 +343,17 @@ impl Hub {
     /// `current` stays who it is: what is entered neither is nor becomes the current greenlet.
     #[expect(unsafe_code, reason = "enters a greenlet that stays parked")]
     fn peek(&self, ctl: Ctl) -> Option<Backtrace> {
-        if ctl.state.get() != State::Parked {
+        // std locks for a backtrace. Who waits for that lock runs guests, and turns the reactor, by
+        // which others may ask: also of one that is at it.
+        if ctl.state.get() != State::Parked || ctl.is_peeked() {
             return None;
         }
         ctl.set_peeked(true);
         // SAFETY: this runs on the hub's stack or on that of the current greenlet, which is not
         // parked, hence another one; whoever enters a coroutine gets it back, so it need not be the
         // hub. The greenlet is suspended, in `Wait::park` (nothing else makes one `Parked`), so it
-        // has begun, and nobody holds a reference to its coroutine (CTL-2).
+        // has begun, and nobody holds a reference to its coroutine, for it was not being peeked at
+        // (CTL-2).
         let ended = unsafe { ctl.resume() };
         debug_assert!(!ended, "a greenlet that poses does not end");
         ctl.set_peeked(false);

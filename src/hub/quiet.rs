@@ -40,7 +40,7 @@ impl Hub {
             return false;
         }
         // An error will come again, in the turn that the loop makes next.
-        let _ = self.reactor.turn(false, self);
+        let _ = self.turn(false);
         self.dispatch_calls();
         if self.ready.is_empty() && !self.kept.has_due() && !self.reactor.is_owed() {
             self.quiet.take().into_iter().for_each(|wake| self.wake(wake));

@@ -240,7 +240,9 @@ impl Hub {
         let mut all = self.all();
         all.retain(|ctl| ctl.waits_on.get() != WaitOn::Idle);
         all.sort_by_key(|ctl| (ctl.birth().role != Role::Main, ctl.id()));
-        let parked = all.iter().map(|ctl| {
+        // While one takes its backtrace others may come to their end (`Hub::peek`).
+        let alive = all.iter().filter(|ctl| self.at(ctl.slot) == Some(**ctl));
+        let parked = alive.map(|ctl| {
             let Birth { id, name, place, .. } = ctl.birth();
             let (state, waits_on) = match ctl.state.get() {
                 State::Parked => (GreenletState::Parked, self.say_waits_on(*ctl)),

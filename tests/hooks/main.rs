@@ -12,6 +12,7 @@ mod support;
 mod call;
 mod close;
 mod connect;
+mod dump;
 mod futex;
 mod kill;
 mod locks;
