@@ -79,6 +79,8 @@ struct DelayedTable {
 }
 
 struct Delayed {
+    /// The number of its hub.
+    hub: u64,
     call: Cell<Option<Call>>,
     fate: Cell<DelayedFate>,
     deadline: Cell<Deadline>,
@@ -163,7 +165,7 @@ impl Hub {
     /// Reserves a call without a time: it is made once the hub is woken with the [`Wake`]. What it
     /// is comes with [`DelayedCall::fill`], before the caller lets others run.
     pub(crate) fn reserve_call(&self) -> (Wake, DelayedCall) {
-        let delayed = Rc::new(Delayed::new(None, Deadline::NEVER));
+        let delayed = Rc::new(Delayed::new(self, None, Deadline::NEVER));
         self.calls.add_delayed(&delayed);
         let wake = Wake::Granted { slot: delayed.slot.get(), id: delayed.id.get() };
         (wake, DelayedCall { delayed })
@@ -348,7 +350,7 @@ impl Reactor {
     /// Twisted `IReactorTime.callLater`.
     pub fn call_later(&self, delay: Duration, f: impl FnOnce() + 'static) -> DelayedCall {
         let hub = self.hub();
-        let delayed = Rc::new(Delayed::new(Some(Box::new(f)), hub.deadline_in(delay)));
+        let delayed = Rc::new(Delayed::new(hub, Some(Box::new(f)), hub.deadline_in(delay)));
         hub.calls.add_delayed(&delayed);
         delayed.arm(hub);
         DelayedCall { delayed }
@@ -584,7 +586,7 @@ impl DelayedCall {
 
     /// Whether it is still to be called.
     pub fn active(&self) -> bool {
-        self.delayed.fate.get() == DelayedFate::Active
+        self.delayed.check().is_ok()
     }
 
     /// When it is, or was, to be called, on the reactor's clock.
@@ -594,8 +596,9 @@ impl DelayedCall {
 }
 
 impl Delayed {
-    fn new(call: Option<Call>, deadline: Deadline) -> Delayed {
+    fn new(hub: &Hub, call: Option<Call>, deadline: Deadline) -> Delayed {
         Delayed {
+            hub: hub.number(),
             call: Cell::new(call),
             fate: Cell::new(DelayedFate::Active),
             deadline: Cell::new(deadline),
@@ -609,8 +612,12 @@ impl Delayed {
         match self.fate.get() {
             DelayedFate::Called => Err(DelayedCallError::AlreadyCalled),
             DelayedFate::Cancelled => Err(DelayedCallError::AlreadyCancelled),
-            // An active call is in the table of its hub, which cancels all when it ends.
-            DelayedFate::Active => Hub::current().ok_or(DelayedCallError::AlreadyCancelled),
+            // An active call is in the table of its hub, which cancels all when it ends. In the
+            // child of a fork that of the parent is gone, and there may be another one.
+            DelayedFate::Active => {
+                let hub = Hub::current().filter(|hub| hub.number() == self.hub);
+                hub.ok_or(DelayedCallError::AlreadyCancelled)
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use std::{
 };
 
 use greenloop::{
-    RunError,
+    DelayedCallError, RunError,
     net::{TcpListener, TcpStream, UnixStream},
     process::{Child, fork},
     reactor, run, scope, sleep, spawn, try_run, yield_now,
@@ -126,6 +126,27 @@ fn the_parents_waits_and_timers_are_untouched() {
             near.write_all(b"x").unwrap();
             assert_eq!(reader.join().unwrap().unwrap(), *b"x");
             sleeper.join().unwrap();
+        });
+    });
+}
+
+/// A call that was scheduled in the parent has a timer there, whose number is another's here.
+#[test]
+fn a_delayed_call_of_the_parent_touches_no_timer_of_the_childs() {
+    alone("a_delayed_call_of_the_parent_touches_no_timer_of_the_childs", || {
+        run(|| {
+            let call = reactor().call_later(AGES, || ());
+            let child = forked(|| {
+                run(|| {
+                    let sleeper = spawn(|| sleep(Duration::from_millis(2)));
+                    yield_now(); // Its timer is the first one here.
+                    assert_eq!(call.reset(AGES), Err(DelayedCallError::AlreadyCancelled));
+                    assert_eq!(call.cancel(), Err(DelayedCallError::AlreadyCancelled));
+                    sleeper.join().unwrap();
+                });
+            });
+            assert_good(&child);
+            assert_eq!(call.cancel(), Ok(()));
         });
     });
 }
