@@ -568,6 +568,49 @@ fn a_destructor_that_blocks_for_ever_makes_the_process_abort_and_is_named() {
 }
 
 #[test]
+fn a_destructor_that_asks_for_more_for_ever_makes_the_process_abort() {
+    /// A call that is scheduled anew when it is dropped.
+    struct Again;
+    impl Drop for Again {
+        fn drop(&mut self) {
+            let again = Again;
+            reactor().call_later(AGES, move || drop(again));
+        }
+    }
+    let out = in_a_child!(
+        a_destructor_that_asks_for_more_for_ever_makes_the_process_abort,
+        || run(|| {
+            reactor().set_shutdown_deadline(Duration::from_millis(50));
+            let again = Again;
+            reactor().call_later(AGES, move || drop(again));
+        })
+    );
+    out.aborted_saying(&["shutdown deadline"]);
+}
+
+#[test]
+fn a_shutdown_deadline_that_passes_as_the_last_greenlet_ends_is_kept() {
+    let out = in_a_child!(
+        a_shutdown_deadline_that_passes_as_the_last_greenlet_ends_is_kept,
+        || run(|| {
+            let limit = Duration::from_millis(5);
+            reactor().set_shutdown_deadline(limit);
+            spawn(move || {
+                let _computes = OnDrop(move || {
+                    let begun = Instant::now();
+                    while begun.elapsed() < 2 * limit {}
+                });
+                sleep(AGES);
+            });
+            yield_now();
+            reactor().call_later(AGES, || ());
+        })
+    );
+    out.lived();
+    assert_eq!(out.stderr, "");
+}
+
+#[test]
 fn a_shield_that_blocks_for_ever_makes_the_process_abort_and_is_named() {
     let out = in_a_child!(
         a_shield_that_blocks_for_ever_makes_the_process_abort_and_is_named,

@@ -106,6 +106,8 @@ pub(super) struct Fate {
     shutdown_limit: Cell<Option<Duration>>,
     /// How many timers are set for the end of an orderly shutdown.
     pub(super) shutdown_timers_count: Cell<usize>,
+    /// Whether the time for an orderly shutdown is over.
+    is_overdue: Cell<bool>,
     /// Why main was killed, if it was not by the user.
     verdict: RefCell<Option<RunError>>,
 }
@@ -141,7 +143,8 @@ impl Fate {
 /// A greenlet that does not end within the shutdown deadline (10 seconds unless
 /// [`Reactor::set_shutdown_deadline`](crate::Reactor::set_shutdown_deadline) says otherwise),
 /// because it swallows its kill or waits for ever in a destructor, makes the process abort, with a
-/// list of who is left: it can neither be unwound nor be forgotten. So does a main greenlet that
+/// list of who is left: it can neither be unwound nor be forgotten. So do destructors of what was
+/// never called, if they ask for further calls each time; and so does a main greenlet that
 /// nothing can wake while nothing can unwind it: in a call that cannot fail inside
 /// [`shield`](crate::shield), or in a destructor during an unwind.
 ///
@@ -311,9 +314,10 @@ impl Hub {
             let deadline = self.deadline_in(limit);
             (!deadline.is_never()).then(|| self.reactor.add_timer(deadline, wake))
         };
-        let timers = [set(limit / 2, Wake::ShutdownHalfOver), set(limit, Wake::ShutdownOver)];
+        let mut timers = [set(limit / 2, Wake::ShutdownHalfOver), set(limit, Wake::ShutdownOver)];
         self.fate.shutdown_timers_count.set(timers.iter().flatten().count());
         loop {
+            let was_overdue = self.fate.is_overdue.get();
             for ctl in self.all() {
                 self.kill(ctl);
             }
@@ -329,6 +333,18 @@ impl Hub {
             let found = self.calls.clear() | self.kept.clear();
             if !found && self.live() == 0 {
                 break;
+            }
+            if was_overdue {
+                eprintln!(
+                    "greenloop: the shutdown deadline is over, and what is dropped at the end of \
+                     the run asks for more each time; aborting"
+                );
+                std::process::abort();
+            }
+            if self.fate.is_overdue.get() {
+                // What was dropped now, and has asked for more, is given as much time once more.
+                timers[1] = set(limit, Wake::ShutdownOver);
+                self.fate.shutdown_timers_count.set(timers[1].iter().count());
             }
         }
         for timer in timers.into_iter().flatten() {
@@ -486,7 +502,12 @@ impl Hub {
     /// The time for an orderly shutdown is over: guests are left as they are for ever, if they are
     /// all that is left and borrow nothing. Anybody else can be neither unwound nor forgotten.
     pub(super) fn give_up(&self) {
+        self.fate.shutdown_timers_count.set(0);
+        self.fate.is_overdue.set(true);
         let left = self.all();
+        if left.is_empty() {
+            return; // They have just ended. What is dropped now is looked at in `run_until_over`.
+        }
         if left.iter().any(|ctl| !ctl.is_guest() || ctl.borrows()) {
             eprintln!(
                 "greenloop: these greenlets did not end when they were killed, and the shutdown \
