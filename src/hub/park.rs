@@ -334,6 +334,10 @@ impl<'h> Wait<'h> {
     #[inline(always)]
     pub(crate) fn park(&self, deadline: Deadline, mode: Mode) -> Result<(), Interrupt> {
         let (hub, ctl) = (self.hub, self.ctl);
+        #[cfg(debug_assertions)]
+        if !self.is_woken() {
+            lint(ctl);
+        }
         loop {
             if self.is_woken() {
                 return Ok(());
@@ -365,6 +369,17 @@ impl<'h> Wait<'h> {
                 return Err(Interrupt::TimedOut);
             }
         }
+    }
+}
+
+/// Warns if the current greenlet, which `ctl` must be, should not be suspended where it is.
+///
+/// The hook for warnings is code of the user's, and may wake or kill the greenlet: so this comes
+/// before the last look at both.
+#[cfg(debug_assertions)]
+fn lint(ctl: Ctl) {
+    if !ctl.is_guest() {
+        super::lint::walk();
     }
 }
 
@@ -452,10 +467,6 @@ impl Hub {
     #[inline(always)]
     pub(super) fn switch_out(&self, ctl: Ctl, state: State) {
         debug_assert_eq!(self.current.get(), Some(ctl));
-        #[cfg(debug_assertions)]
-        if !ctl.is_guest() {
-            super::lint::walk();
-        }
         ctl.state.set(state);
         if std::thread::panicking() || ctl.unwinding.get() || self.unwinders.get() > 0 {
             self.count_unwinder(ctl);
@@ -503,6 +514,8 @@ impl Hub {
     /// Goes to the back of the queue, behind a poll.
     #[inline(always)]
     pub(super) fn requeue(&self, ctl: Ctl) {
+        #[cfg(debug_assertions)]
+        lint(ctl);
         self.yielded.push(ctl);
         self.switch_out(ctl, State::Yielded);
     }

@@ -1476,6 +1476,23 @@ fn the_lint_sees_a_yield_inside_an_initialiser() {
     assert!(reports[0].contains("parks inside the initialiser of a `thread_local!`"));
 }
 
+/// The hook for its warning is code of the user's, and may end the very wait that is warned of.
+#[test]
+#[cfg(debug_assertions)]
+fn a_wait_that_is_ended_while_it_is_warned_of_is_not_begun() {
+    use greenloop::sync::Event;
+    static EVENT: Event = Event::new();
+    thread_local!(static LAZY: Vec<u8> = {
+        EVENT.wait();
+        vec![1]
+    });
+    let length = crate::support::assert_ends(|| {
+        set_unhandled_hook(Some(Box::new(|_| EVENT.set())));
+        run(|| LAZY.with(Vec::len))
+    });
+    assert_eq!(length, 1);
+}
+
 #[test]
 fn the_lint_is_silent_about_parks_that_are_sound() {
     thread_local!(static LAZY: RefCell<Vec<u8>> = RefCell::new(vec![1]));
