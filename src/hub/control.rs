@@ -432,6 +432,8 @@ impl Ctl {
         unsafe {
             head.write(Head { label, role, pool, parent: self.since.get().as_nanos(), seat })
         };
+        // A signal handler on this thread may look: not before all of it is there.
+        compiler_fence(Ordering::SeqCst);
         self.head.set(head.as_ptr());
         // SAFETY: what the body borrows was vouched for when it was made `dyn Body` without a
         // lifetime, and it must not unwind. The closure stores the suspender, which lives as long
