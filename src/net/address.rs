@@ -11,7 +11,7 @@ use std::{
     slice, vec,
 };
 
-use rustix::net::{SocketAddrAny, SocketAddrUnix};
+use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix};
 
 use crate::dns;
 
@@ -83,8 +83,18 @@ pub(super) fn internet_from(address: SocketAddrAny) -> io::Result<SocketAddr> {
     Ok(address.try_into()?)
 }
 
+/// How long a `sockaddr_un` is.
+const UNIX_BYTES_MAX: u32 = 110;
+
 /// A local address as the kernel gives it, as std's type.
+///
+/// A path that leaves no byte free for its end is told as no path: anybody may bind to one, but the
+/// kernel tells it with one byte more than a `sockaddr_un` has, on which rustix panics, and std's
+/// type cannot be made of it.
 pub(super) fn unix_from(address: SocketAddrAny) -> io::Result<UnixSocketAddr> {
+    if address.addr_len() > UNIX_BYTES_MAX && address.address_family() == AddressFamily::UNIX {
+        return UnixSocketAddr::from_pathname("");
+    }
     let address = SocketAddrUnix::try_from(address)?;
     match (address.path_bytes(), address.abstract_name()) {
         (Some(path), _) => UnixSocketAddr::from_pathname(OsStr::from_bytes(path)),

@@ -10,7 +10,8 @@
 //! - Every type has a `close`, which wakes whoever waits for the socket, with an error.
 //! - [`TcpListener::accept`] waits out a shortage of descriptors or memory instead of failing, and
 //!   so does [`UnixListener::accept`].
-//! - What std keeps in `std::os::unix::net` is here too, with the address of that module.
+//! - What std keeps in `std::os::unix::net` is here too, with the address of that module. A peer
+//!   whose path fills its address to the last byte (108 of them) counts as one without a name.
 //! - Names are looked up by other threads, so [`ToSocketAddrs`] is a trait of this module.
 //! - `set_nonblocking(true)` makes calls give way once, instead of parking, before they say
 //!   `WouldBlock`.

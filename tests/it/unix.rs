@@ -4,10 +4,14 @@ use std::{
     fs,
     io::{self, ErrorKind, Read, Write},
     os::{
+        fd::OwnedFd,
         linux::net::SocketAddrExt,
-        unix::net::{self, SocketAddr},
+        unix::{
+            ffi::OsStrExt,
+            net::{self, SocketAddr},
+        },
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -18,6 +22,10 @@ use greenloop::{
     net::{Incoming, Shutdown, UnixDatagram, UnixListener, UnixStream},
     spawn, testing, timeout,
 };
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, connect, socket};
+
+/// What `sun_path` has room for.
+const PATH_BYTES_MAX: usize = 108;
 
 /// A name for a socket in a folder of its own; removed when dropped.
 struct Place(PathBuf);
@@ -28,6 +36,14 @@ impl Place {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("greenloop-{}-{number}", std::process::id());
         Place(std::env::temp_dir().join(name))
+    }
+
+    /// One whose path leaves no byte of a `sockaddr_un` free: the kernel takes it, std does not.
+    fn longest() -> Place {
+        let mut place = Place::new();
+        let left = PATH_BYTES_MAX - place.0.as_os_str().as_bytes().len();
+        place.0.as_mut_os_string().push("x".repeat(left));
+        place
     }
 }
 
@@ -186,6 +202,40 @@ fn std_types_come_in_and_go_out() {
         let ours = UnixDatagram::from(theirs);
         assert!(rustix::fs::fcntl_getfl(&ours)?.contains(rustix::fs::OFlags::NONBLOCK));
         drop(net::UnixDatagram::from(ours));
+        Ok(())
+    });
+}
+
+/// A socket that is bound to `here` and connected to `there`.
+fn stranger(kind: SocketType, here: &Path, there: &Path) -> io::Result<OwnedFd> {
+    let stranger = socket(AddressFamily::UNIX, kind, None)?;
+    bind(&stranger, &SocketAddrUnix::new(here)?)?;
+    connect(&stranger, &SocketAddrUnix::new(there)?)?;
+    Ok(stranger)
+}
+
+/// The kernel tells such a path with one byte more than an address has. rustix panicked, so anybody
+/// who could connect ended a server.
+#[test]
+fn a_peer_whose_path_leaves_no_byte_free_is_a_peer_without_a_name() {
+    bounded(|| {
+        let (place, peer) = (Place::new(), Place::longest());
+        let listener = UnixListener::bind(&place.0)?;
+        let stranger_fd = stranger(SocketType::STREAM, &peer.0, &place.0)?;
+        let (stream, from) = listener.accept()?;
+        assert!(from.is_unnamed(), "{from:?}");
+        assert!(stream.peer_addr()?.is_unnamed());
+        assert!(!format!("{stream:?}").is_empty());
+        drop(stranger_fd);
+
+        let (place, peer) = (Place::new(), Place::longest());
+        let server = UnixDatagram::bind(&place.0)?;
+        let stranger_fd = stranger(SocketType::DGRAM, &peer.0, &place.0)?;
+        rustix::io::write(&stranger_fd, b"whole")?;
+        let mut buf = [0; 64];
+        let (n, from) = server.recv_from(&mut buf)?;
+        assert_eq!(&buf[..n], b"whole");
+        assert!(from.is_unnamed(), "{from:?}");
         Ok(())
     });
 }
