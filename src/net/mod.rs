@@ -55,7 +55,8 @@
 //! - `NET-1` A descriptor in a `Socket` is in non-blocking mode. One that came from outside is put
 //!   into it; one that leaves as a std type is put back into blocking mode.
 //! - `NET-2` `Moved::Part` is said only of what stopped because the kernel had no more data or no
-//!   more room: never of a read of 0 (the end), of a peek, or of what was cut to a system limit.
+//!   more room: never of a read of 0 (the end), of a peek, of what was cut to a system limit, or of
+//!   a local read that may have ended where a peer's descriptors came along.
 //! - `NET-3` No system call that sends is made without `MSG_NOSIGNAL`.
 //!
 //! # Source

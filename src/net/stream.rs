@@ -11,8 +11,8 @@ use std::{
 use rustix::{
     io::Errno,
     net::{
-        RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, recv, recvmsg, send,
-        sendmsg,
+        RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags, recv, recvmsg,
+        send, sendmsg,
     },
 };
 
@@ -29,6 +29,19 @@ pub(super) const RECEIVE: RecvFlags = RecvFlags::DONTWAIT;
 /// The same, and no signal when the peer is gone (`NET-3`).
 pub(super) const SEND: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
+/// Receives into one buffer, of a TCP connection.
+#[inline(always)]
+fn receive_tcp(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<(usize, Moved), Errno> {
+    let (n, _) = recv(fd, &mut *buf, RECEIVE)?;
+    Ok(moved(n, buf.len()))
+}
+
+/// The same, of a local one: whether descriptors came along, only recvmsg(2) tells.
+#[inline(always)]
+fn receive_local(fd: BorrowedFd<'_>, buf: &mut [u8]) -> Result<(usize, Moved), Errno> {
+    receive_into(fd, &mut [IoSliceMut::new(buf)])
+}
+
 /// Receives into several buffers.
 pub(super) fn receive_into(
     fd: BorrowedFd<'_>,
@@ -38,6 +51,11 @@ pub(super) fn receive_into(
     let bufs = &mut bufs[..count];
     let asked = bufs.iter().map(|buf| buf.len()).sum();
     let received = recvmsg(fd, bufs, &mut RecvAncillaryBuffer::default(), RECEIVE)?;
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        // Descriptors of a local peer came along, and were let go. That is where the kernel stops,
+        // whatever is behind (NET-2).
+        return Ok((received.bytes, Moved::All));
+    }
     Ok(moved(received.bytes, asked))
 }
 
@@ -50,7 +68,7 @@ fn send_from(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> Result<(usize, Moved),
 }
 
 macro_rules! streams {
-    ($($ours:ident),+) => {$(
+    ($($ours:ident by $receive:ident),+) => {$(
         impl $ours {
             /// Reads without taking out of the connection what it reads.
             ///
@@ -98,10 +116,7 @@ macro_rules! streams {
                 context: &mut Context<'_>,
                 buf: &mut [u8],
             ) -> Poll<io::Result<usize>> {
-                self.socket.poll_receive(&mut self.reading, context, |fd| {
-                    let (n, _) = recv(fd, &mut *buf, RECEIVE)?;
-                    Ok(moved(n, buf.len()))
-                })
+                self.socket.poll_receive(&mut self.reading, context, |fd| $receive(fd, buf))
             }
 
             /// Writes for a future; otherwise as [`poll_read`](Self::poll_read).
@@ -142,10 +157,7 @@ macro_rules! streams {
         impl Read for &$ours {
             #[inline]
             fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-                self.socket.receive(|fd| {
-                    let (n, _) = recv(fd, &mut *buf, RECEIVE)?;
-                    Ok(moved(n, buf.len()))
-                })
+                self.socket.receive(|fd| $receive(fd, buf))
             }
 
             fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
@@ -197,4 +209,4 @@ macro_rules! streams {
     )+};
 }
 
-streams!(TcpStream, UnixStream);
+streams!(TcpStream by receive_tcp, UnixStream by receive_local);

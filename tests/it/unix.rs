@@ -2,9 +2,11 @@
 
 use std::{
     fs,
-    io::{self, ErrorKind, Read, Write},
+    future::poll_fn,
+    io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write},
+    mem::MaybeUninit,
     os::{
-        fd::OwnedFd,
+        fd::{AsFd, OwnedFd},
         linux::net::SocketAddrExt,
         unix::{
             ffi::OsStrExt,
@@ -20,9 +22,12 @@ use std::{
 use crate::net::{bounded, parked};
 use greenloop::{
     net::{Incoming, Shutdown, UnixDatagram, UnixListener, UnixStream},
-    spawn, testing, timeout,
+    spawn, testing, timeout, wait_for_future,
 };
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, connect, socket};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketType, bind, connect, sendmsg, socket,
+};
 
 /// What `sun_path` has room for.
 const PATH_BYTES_MAX: usize = 108;
@@ -236,6 +241,38 @@ fn a_peer_whose_path_leaves_no_byte_free_is_a_peer_without_a_name() {
         let (n, from) = server.recv_from(&mut buf)?;
         assert_eq!(&buf[..n], b"whole");
         assert!(from.is_unnamed(), "{from:?}");
+        Ok(())
+    });
+}
+
+/// A read stops behind a message with descriptors, whatever is behind that: not for want of data.
+#[test]
+fn what_lies_behind_a_message_with_descriptors_is_not_waited_for() {
+    type Reads = fn(&mut UnixStream, &mut [u8]) -> io::Result<usize>;
+    let styles: [Reads; 3] = [
+        |near, buf| near.read(buf),
+        |near, buf| near.read_vectored(&mut [IoSliceMut::new(buf)]),
+        |near, buf| wait_for_future(poll_fn(|cx| near.poll_read(cx, buf))),
+    ];
+    bounded(|| {
+        for read in styles {
+            let (mut near, mut far) = UnixStream::pair()?;
+            let mut buf = [0; 64];
+            let waiting = parked(move || read(&mut near, &mut buf).map(|n| (near, n)));
+            far.write_all(b"wakes")?;
+            let (mut near, n) = waiting.join().unwrap()?;
+            assert_eq!(n, 5);
+
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            let fds = [far.as_fd()];
+            assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+            sendmsg(&far, &[IoSlice::new(b"with one")], &mut control, SendFlags::empty())?;
+            far.write_all(b"behind")?;
+            assert_eq!(read(&mut near, &mut buf)?, 8);
+            let behind = timeout(Duration::from_secs(2), || read(&mut near, &mut buf));
+            assert_eq!(behind.expect("it is there already")?, 6);
+        }
         Ok(())
     });
 }
