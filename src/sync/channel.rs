@@ -8,8 +8,9 @@
 //!   there is no value and no sender waits, a sender only while there is no room and no receiver
 //!   waits.
 //! - `CHANNEL-2` Values come out in the order in which they went in, or in which their senders
-//!   joined the line. One that was handed to a receiver that died is older than all that are there:
-//!   it goes to the next receiver, or to the front.
+//!   joined the line. One that was handed to a receiver that died is older than all that never
+//!   were: it goes to the next receiver, or to the front, behind those that were handed out before
+//!   it. Those are counted, so `returned` has the numbers of as many of the first values.
 //!
 //! # Source
 //!
@@ -47,8 +48,8 @@ pub(super) enum Grant<T> {
     Sent,
     /// No receiver is left.
     Refused(T),
-    /// A value.
-    Received(T),
+    /// A value; and its number, where the receiver had to wait for it (`CHANNEL-2`).
+    Received(T, u64),
     /// No sender is left, and no value.
     Ended,
 }
@@ -56,6 +57,10 @@ pub(super) enum Grant<T> {
 /// The rule: what is on its way, and who may still come.
 pub(super) struct Flow<T> {
     values: VecDeque<T>,
+    /// The numbers of the first of them, which have come back: in order.
+    returned: VecDeque<u64>,
+    /// How many were handed to receivers that waited.
+    handed: u64,
     /// How many values may be on their way.
     bound: usize,
     senders: usize,
@@ -69,7 +74,8 @@ impl<T> Flow<T> {
             return Ok(Grant::Refused(value));
         }
         if matches!(line.first(), Some(Ask::Receive)) {
-            line.grant(|_| Grant::Received(value));
+            self.handed += 1;
+            line.grant(|_| Grant::Received(value, self.handed));
         } else if self.values.len() < self.bound {
             self.values.push_back(value);
         } else {
@@ -81,19 +87,20 @@ impl<T> Flow<T> {
     #[inline(always)]
     fn receive(&mut self, line: &mut LineOf<Self>) -> Result<Grant<T>, Ask<T>> {
         if let Some(value) = self.values.pop_front() {
+            self.returned.pop_front();
             if !line.is_empty()
                 && self.values.len() < self.bound
                 && let Some(next) = Self::take_over(line)
             {
                 self.values.push_back(next);
             }
-            return Ok(Grant::Received(value));
+            return Ok(Grant::Received(value, 0));
         }
         if line.is_empty() && self.senders > 0 {
             return Err(Ask::Receive);
         }
         match Self::take_over(line) {
-            Some(value) => Ok(Grant::Received(value)),
+            Some(value) => Ok(Grant::Received(value, 0)),
             None if self.senders == 0 => Ok(Grant::Ended),
             None => Err(Ask::Receive),
         }
@@ -128,12 +135,14 @@ impl<T> Rule for Flow<T> {
 
     fn take_back(&mut self, line: &mut LineOf<Self>, grant: Grant<T>) -> Option<Grant<T>> {
         match grant {
-            Grant::Received(value) if matches!(line.first(), Some(Ask::Receive)) => {
-                line.grant(|_| Grant::Received(value));
+            Grant::Received(value, number) if matches!(line.first(), Some(Ask::Receive)) => {
+                line.grant(|_| Grant::Received(value, number));
                 None
             }
-            Grant::Received(value) if self.receivers > 0 => {
-                self.values.push_front(value);
+            Grant::Received(value, number) if self.receivers > 0 => {
+                let place = self.returned.partition_point(|before| *before < number);
+                self.returned.insert(place, number);
+                self.values.insert(place, value);
                 None
             }
             rest => Some(rest),
@@ -160,7 +169,7 @@ impl<T> Channel<T> {
     #[inline(always)]
     fn received(&self, grant: Grant<T>) -> Option<T> {
         match grant {
-            Grant::Received(value) => Some(value),
+            Grant::Received(value, _) => Some(value),
             _ => self.returned(),
         }
     }
@@ -169,7 +178,7 @@ impl<T> Channel<T> {
     #[cold]
     fn returned(&self) -> Option<T> {
         match self.lane.attempt(Ask::Receive) {
-            Ok(Grant::Received(value)) => Some(value),
+            Ok(Grant::Received(value, _)) => Some(value),
             _ => None,
         }
     }
@@ -219,7 +228,8 @@ impl<T> Primitive for Channel<T> {
 ///
 /// std `mpsc::sync_channel`; gevent `Queue`, where 0 means without bound.
 pub fn channel<T>(bound: usize) -> (Sender<T>, Receiver<T>) {
-    let flow = Flow { values: VecDeque::new(), bound, senders: 1, receivers: 1 };
+    let (values, returned) = (VecDeque::new(), VecDeque::new());
+    let flow = Flow { values, returned, handed: 0, bound, senders: 1, receivers: 1 };
     let channel = Arc::new(Channel { lane: Lane::new(flow) });
     (Sender { channel: Arc::clone(&channel) }, Receiver { channel })
 }
@@ -383,7 +393,7 @@ impl<T> Receiver<T> {
     /// `Empty` when there is none, `Disconnected` when none will come.
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
         match self.channel.lane.attempt(Ask::Receive) {
-            Ok(Grant::Received(value)) => Ok(value),
+            Ok(Grant::Received(value, _)) => Ok(value),
             Ok(_) => Err(TryRecvError::Disconnected),
             Err(_) => Err(TryRecvError::Empty),
         }

@@ -853,6 +853,24 @@ fn a_value_that_was_handed_to_a_receiver_that_dies_goes_to_the_next_or_to_the_fr
     });
 }
 
+#[test]
+fn values_that_were_handed_to_several_receivers_that_die_keep_their_order() {
+    run(|| {
+        for back in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let (sender, receiver) = unbounded();
+            let mut dying = [const { None }; 3];
+            for dies in &mut dying {
+                let future = dies.insert(receiver.recv_async());
+                assert!(poll(future, Waker::noop()).is_pending());
+            }
+            (1..=4).for_each(|n| sender.send(n).unwrap());
+            back.into_iter().for_each(|dies| dying[dies] = None);
+            drop(sender);
+            assert_eq!(receiver.iter().collect::<Vec<_>>(), [1, 2, 3, 4], "{back:?}");
+        }
+    });
+}
+
 /// gevent `test__queue.py` `test_senders_that_die` (Q1).
 #[test]
 fn a_sender_that_dies_in_line_takes_its_value_along_and_one_that_was_served_does_not() {
