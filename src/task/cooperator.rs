@@ -10,7 +10,8 @@
 //! - `COOP-1` A task is in `tasks` from its making to its end, and in `ready` at most once: if it
 //!   is not paused, or has not been looked at since.
 //! - `COOP-2` While there are tasks there is a driver; when it ends, however it does, they have
-//!   all ended. So no task outlives its run.
+//!   all ended. So no task outlives its run. In the child of a fork the driver is gone without an
+//!   end, and its tasks with it: `disown`.
 //! - `COOP-3` Nothing of a cooperator is borrowed while a step or a callback runs: both may add,
 //!   pause and stop tasks, and stop the cooperator.
 //!
@@ -22,7 +23,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
-    fmt,
+    fmt, mem,
     rc::Rc,
     time::Duration,
 };
@@ -140,7 +141,8 @@ pub(super) struct Turns {
     next_id: Cell<u64>,
     /// Those that are to make a step, the next one first.
     ready: RefCell<VecDeque<Rc<Task>>>,
-    has_driver: Cell<bool>,
+    /// The number of the hub that has the driver, if there is one.
+    driver: Cell<Option<u64>>,
     /// The driver, while it is parked.
     waiter: Cell<Option<Wake>>,
 }
@@ -155,7 +157,7 @@ impl Cooperator {
             tasks: RefCell::default(),
             next_id: Cell::new(0),
             ready: RefCell::default(),
-            has_driver: Cell::new(false),
+            driver: Cell::new(None),
             waiter: Cell::new(None),
         };
         Cooperator { turns: Rc::new(turns) }
@@ -269,10 +271,14 @@ impl Cooperator {
             task.finish(Err(Reason::CooperatorStopped));
             return task;
         }
+        let here = Hub::current().map(Hub::number);
+        if turns.driver.get().is_some_and(|hub| Some(hub) != here) {
+            turns.disown();
+        }
         turns.tasks.borrow_mut().insert(id, Rc::clone(&task));
         turns.queue(&task);
-        if !turns.has_driver.get() {
-            turns.has_driver.set(true);
+        if turns.driver.get().is_none() {
+            turns.driver.set(here);
             let driver = Driver(Rc::clone(turns));
             let spawned = Builder::new().name("cooperator").spawn(move || driver.drive());
             spawned.unwrap_or_else(|error| panic!("Cooperator::cooperate: {error}"));
@@ -288,6 +294,15 @@ impl Turns {
             self.ready.borrow_mut().push_back(Rc::clone(task));
             self.look_again();
         }
+    }
+
+    /// Forgets what another hub has, of which a fork has left a copy here: nothing of that goes on
+    /// in the child, nor is it dropped there.
+    #[cold]
+    fn disown(&self) {
+        self.driver.set(None);
+        self.waiter.set(None);
+        mem::forget((self.tasks.take(), self.ready.take()));
     }
 
     /// Forgets a task that has ended.
@@ -368,7 +383,7 @@ impl Driver {
 impl Drop for Driver {
     /// COOP-2: by now there are no tasks, unless the driver was killed, as it is when the run ends.
     fn drop(&mut self) {
-        self.0.has_driver.set(false);
+        self.0.driver.set(None);
         self.0.waiter.set(None);
         // All who are in it end here, or have: the next driver is not to look at them.
         let _ready = self.0.ready.take();

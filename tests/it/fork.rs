@@ -18,7 +18,9 @@ use greenloop::{
     DelayedCallError, RunError,
     net::{TcpListener, TcpStream, UnixStream},
     process::{Child, fork},
-    reactor, run, scope, sleep, spawn, try_run, yield_now,
+    reactor, run, scope, sleep, spawn,
+    task::{coiterate, cooperate},
+    try_run, wait_for_deferred, yield_now,
 };
 
 use crate::support::{Dropped, Trace, in_a_process_of_its_own};
@@ -254,6 +256,29 @@ fn names_are_looked_up_in_the_child_and_in_its_child() {
                 });
             });
             assert_good(&child);
+        });
+    });
+}
+
+/// The child's copy of the thread's cooperator said that somebody makes its steps.
+#[test]
+fn the_cooperator_of_the_thread_begins_anew_in_the_child() {
+    alone("the_cooperator_of_the_thread_begins_anew_in_the_child", || {
+        run(|| {
+            let steps = Rc::new(Cell::new(0));
+            let count = Rc::clone(&steps);
+            let parents = cooperate(std::iter::repeat_with(move || count.set(count.get() + 1)));
+            yield_now();
+            assert!(steps.get() > 0);
+            let child = forked(|| {
+                let before = steps.get();
+                let ended = try_run(|| wait_for_deferred(coiterate([(), ()])));
+                assert!(ended.is_ok_and(|ended| ended.is_ok()));
+                assert_eq!(steps.get(), before, "the parent's task is the parent's");
+                assert!(parents.ended().is_none());
+            });
+            assert_good(&child);
+            assert!(parents.ended().is_none());
         });
     });
 }
