@@ -271,7 +271,12 @@ impl Task {
             return Deferred::from_result(end.result());
         }
         let (resolver, deferred) = Deferred::new();
-        self.listeners.borrow_mut().push(resolver);
+        let mut listeners = self.listeners.take();
+        if listeners.len() == listeners.capacity() {
+            listeners.retain(|listener| !listener.is_cancelled()); // They must not pile up.
+        }
+        listeners.push(resolver);
+        self.listeners.replace(listeners);
         deferred
     }
 

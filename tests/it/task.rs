@@ -582,6 +582,23 @@ fn pauses_are_guards_and_add_up() {
     });
 }
 
+#[test]
+fn those_who_no_longer_want_to_know_of_a_tasks_end_do_not_pile_up() {
+    testing::run(|| {
+        let task = cooperate([()]);
+        let listens = task.when_done();
+        let given_up = std::iter::repeat_with(|| {
+            let done = task.when_done();
+            done.cancel();
+            done.canceller()
+        });
+        let given_up: Vec<_> = given_up.take(1000).collect();
+        let kept = given_up.iter().filter(|done| !format!("{done:?}").contains("gone"));
+        assert!(kept.count() < 10);
+        assert!(wait_for_deferred(listens).is_ok());
+    });
+}
+
 /// Twisted `CooperativeTaskTests.test_stop`, `test_whenDone` (C4).
 #[test]
 fn stop_ends_a_task_at_once_and_drops_its_steps() {
