@@ -68,7 +68,7 @@ cfg_if! {
             wait_readable_async, wait_writable, wait_writable_async, yield_if_due, yield_now,
         };
         pub use report::{Unhandled, UnhandledHook, set_unhandled_hook};
-        pub use time::{Clock, Deadline, Passing, SystemClock};
+        pub use time::Deadline;
     } else {
         compile_error!(
             "greenloop runs on Linux, on x86_64 and aarch64. Another system needs a poller in \

@@ -35,6 +35,12 @@ impl JumpingClock {
         JumpingClock { now: Rc::new(Cell::new(Deadline::ZERO)), patience: PATIENCE_DEFAULT }
     }
 
+    /// The time that it shows.
+    #[must_use]
+    pub fn now(&self) -> Deadline {
+        self.now.get()
+    }
+
     /// Sets how long, in real time, the reactor waits for descriptors and other threads before each
     /// jump.
     ///
@@ -82,7 +88,7 @@ impl Default for JumpingClock {
 
 impl Clock for JumpingClock {
     fn now(&self) -> Deadline {
-        self.now.get()
+        JumpingClock::now(self)
     }
 
     fn passing(&self) -> Passing {

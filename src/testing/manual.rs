@@ -41,6 +41,12 @@ impl ManualClock {
         ManualClock { time: Rc::new(time) }
     }
 
+    /// The time that it shows.
+    #[must_use]
+    pub fn now(&self) -> Deadline {
+        self.time.now.get()
+    }
+
     /// Moves the clock on by `step`, then runs what is due, in the order of its deadlines, and what
     /// that sets off, until all but the caller are parked.
     ///
@@ -132,7 +138,7 @@ impl Default for ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> Deadline {
-        self.time.now.get()
+        ManualClock::now(self)
     }
 
     fn passing(&self) -> Passing {

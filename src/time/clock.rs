@@ -21,7 +21,7 @@ use super::Deadline;
 ///
 /// An implementor must never go back in time (CLOCK-1) and should cost nanoseconds: it is read
 /// once in every turn of the reactor and once for every `_timeout` call.
-pub trait Clock {
+pub(crate) trait Clock {
     /// Returns the present, as the deadline that becomes due at this moment.
     fn now(&self) -> Deadline;
 
@@ -40,7 +40,7 @@ pub trait Clock {
 
 /// How time passes while nothing runs, and a reactor waits for its next deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Passing {
+pub(crate) enum Passing {
     /// By itself: the reactor sleeps until the deadline.
     ByItself,
     /// In jumps: the reactor looks once for what has happened outside, and then moves the clock to
@@ -61,7 +61,7 @@ pub enum Passing {
 /// system clocks agree, and a deadline may be sent to another thread's hub. It does not count
 /// suspended time and is not set by anybody.
 #[derive(Clone, Copy, Default)]
-pub struct SystemClock {
+pub(crate) struct SystemClock {
     /// Made by [`SystemClock::new`] only, so that fields may come.
     _private: (),
 }
@@ -69,7 +69,7 @@ pub struct SystemClock {
 impl SystemClock {
     /// Makes a clock; all of them show the same time.
     #[must_use]
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { _private: () }
     }
 }

@@ -30,7 +30,7 @@ mod wheel;
 #[cfg(test)]
 mod tests;
 
-pub use clock::{Clock, Passing, SystemClock};
+pub(crate) use clock::{Clock, Passing, SystemClock};
 pub use deadline::Deadline;
 pub(crate) use forest::Key;
 pub(crate) use wheel::Wheel;

@@ -12,7 +12,7 @@ use std::{
 
 use crate::support::{Trace, assert_ends, in_a_process_of_its_own, reports_of};
 use greenloop::{
-    Clock, Deadline, Deferred, Failure, Resolver, RunError,
+    Deadline, Deferred, Failure, Resolver, RunError,
     net::{TcpListener, TcpStream},
     reactor, shield, sleep, spawn, spawn_later,
     testing::{self, JumpingClock, ManualClock},
@@ -628,7 +628,7 @@ fn settle_notices_a_kill_and_leaves_nothing_behind() {
 }
 
 #[test]
-#[should_panic(expected = "testing::settle: blocking call outside a reactor")]
+#[should_panic(expected = "testing::settle: called outside a reactor")]
 fn settle_outside_a_run_says_so() {
     testing::settle();
 }

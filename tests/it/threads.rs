@@ -8,7 +8,7 @@ use greenloop::{
     Failure, FailureGroup, FirstError, Greenlet, GreenletFuture, GreenletRef, GreenletState,
     JoinError, Killed, Link, ListResult, LocalKey, Metrics, Panic, Parked, PauseGuard, Reactor,
     ReactorHandle, Readiness, Report, Resolver, RunError, Scope, ScopedGreenlet, Sleeping, Stopped,
-    SystemClock, TryScope,
+    TryScope,
     net::{TcpListener, TcpStream},
     sync::{
         Acquire, Barrier, Event, Lock, Mutex, MutexGuard, OnceCell, OwnedMutexGuard,
@@ -106,7 +106,7 @@ fn handles_sockets_and_errors_may_go_anywhere() {
     shared::<(GreenletState, Metrics)>();
     shared::<Ending>();
     shared::<(Killed, Elapsed, Stopped, Cancelled, Abandoned, DelayedCallError)>();
-    shared::<(Deadline, SystemClock, AccessError)>();
+    shared::<(Deadline, AccessError)>();
     // They are statics: what they name is each greenlet's own.
     shared::<(LocalKey<std::rc::Rc<()>>, ContextVar<std::rc::Rc<()>>)>();
     // Whoever polls them waits on a hub of its own.
