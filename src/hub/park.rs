@@ -253,7 +253,7 @@ impl fmt::Display for CannotPark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             CannotPark::OutsideRun => {
-                "blocking call outside a reactor: no greenloop reactor runs on this thread; call \
+                "called outside a reactor: no greenloop reactor runs on this thread; call \
                  it inside greenloop::run"
             }
             CannotPark::HubStack => {

@@ -369,7 +369,7 @@ fn with_no_arm_enabled_it_panics_instead_of_waiting_for_ever() {
 #[test]
 fn where_nothing_can_be_suspended_it_says_what_to_do() {
     let refused = catch_unwind(|| select! { n = ready(1) => n }).unwrap_err();
-    assert!(refused.downcast_ref::<String>().unwrap().contains("select!: blocking call outside"));
+    assert!(refused.downcast_ref::<String>().unwrap().contains("select!: called outside"));
 }
 
 #[test]

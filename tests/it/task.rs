@@ -844,7 +844,7 @@ fn a_step_that_kills_its_greenlet_ends_the_tasks_of_its_cooperator_but_not_later
 }
 
 #[test]
-#[should_panic(expected = "Cooperator::cooperate: blocking call outside a reactor")]
+#[should_panic(expected = "Cooperator::cooperate: called outside a reactor")]
 fn cooperating_outside_a_run_says_so() {
     drop(cooperate([()]));
 }
@@ -918,7 +918,7 @@ fn yield_if_due_notices_a_kill_and_a_timeout() {
 }
 
 #[test]
-#[should_panic(expected = "greenloop::yield_if_due: blocking call outside a reactor")]
+#[should_panic(expected = "greenloop::yield_if_due: called outside a reactor")]
 fn yield_if_due_outside_a_run_says_so() {
     yield_if_due();
 }
