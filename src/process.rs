@@ -63,6 +63,10 @@ pub struct Child {
 ///
 /// Those of fork(2): no memory, or too many processes.
 ///
+/// # Cancellation
+///
+/// Cancellation point: never.
+///
 /// # Safety
 ///
 /// 1. If the process has other threads, they do not exist in the child, whatever locks they held.
@@ -71,10 +75,6 @@ pub struct Child {
 ///    meant: the child has new ones. The feature `tokio`'s is: there, futures that need tokio do
 ///    not work.
 /// 2. `child` accepts that what other greenlets had begun is never ended in the child.
-///
-/// # Cancellation
-///
-/// Cancellation point: never.
 ///
 /// # Examples
 ///

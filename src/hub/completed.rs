@@ -40,6 +40,10 @@ use crate::{Failure, time::Deadline};
 /// has panicked. Each for a time: [`next_timeout`](AsCompleted::next_timeout), or
 /// [`timeout`](crate::timeout) around it all.
 ///
+/// # Cancellation
+///
+/// Cancellation point: never. That is for `next`.
+///
 /// # Examples
 ///
 /// ```

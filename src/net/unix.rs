@@ -61,7 +61,7 @@ impl UnixStream {
 
     /// Connects to the socket that listens at an address; otherwise as [`connect`](Self::connect).
     ///
-    /// # Errors
+    /// # Errors, Cancellation
     ///
     /// As [`connect`](Self::connect).
     pub fn connect_addr(address: &SocketAddr) -> io::Result<UnixStream> {

@@ -225,6 +225,10 @@ impl<T> ScopedJoinHandle<'_, T> {
     /// # Errors
     ///
     /// What it panicked with, which the scope then does not panic with.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`JoinHandle::join`](super::JoinHandle::join).
     pub fn join(self) -> std::thread::Result<T> {
         let result = self.joint.join();
         if result.as_ref().is_err_and(|payload| is_panic(&**payload)) {
