@@ -11,6 +11,9 @@ use greenloop::thread;
 
 use crate::support::Trace;
 
+#[expect(dead_code, reason = "its main function is for the command line")]
+#[path = "../../examples/cpu_bound_starves_the_hub.rs"]
+mod cpu_bound_starves_the_hub;
 #[cfg(feature = "signal")]
 #[expect(dead_code, reason = "its main function is for the command line")]
 #[path = "../../examples/echo_server.rs"]
@@ -148,6 +151,41 @@ fn reqwest_in_a_greenlet_gets_all_answers_at_once() {
     assert!(delay <= took && took < 20 * delay, "20 answers of {delay:?} took {took:?}");
 }
 
+#[test]
+fn slow_cpu_bound_starves_the_hub_until_it_lets_go() {
+    use cpu_bound_starves_the_hub::{WAYS, beats_while};
+    let work = Duration::from_millis(300);
+    let beats = greenloop::run(|| WAYS.map(|(_, way)| beats_while(way, work).unwrap()));
+    assert_eq!(beats[0], 0, "somebody ran while a greenlet just computed");
+    assert!(beats[1] > 0 && beats[2] > 0, "{beats:?}");
+}
+
+/// On a busy machine it has to compute for longer until it has had the thread for long enough.
+#[test]
+fn slow_cpu_bound_starves_the_hub_and_the_watchdog_says_who() {
+    for seconds in ["1.5", "6", "30"] {
+        let Some(output) = output("cpu_bound_starves_the_hub", &[seconds]) else { return };
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && text.lines().count() == 3, "{text}");
+        let starved = text.lines().next().unwrap();
+        assert!(
+            starved.starts_with("it just computes: ") && starved.ends_with(" 0 times"),
+            "{text}"
+        );
+        let said = String::from_utf8(output.stderr).unwrap();
+        if said.is_empty() {
+            continue;
+        }
+        let place = "examples/cpu_bound_starves_the_hub.rs:";
+        for part in ["greenlet #", "'cruncher'", "has not let go", "yield_if_due", place] {
+            assert!(said.contains(part), "no {part:?} in {said}");
+        }
+        assert_eq!(said.matches("has not let go").count(), 1, "of three ways, one: {said}");
+        return;
+    }
+    panic!("the watchdog said nothing");
+}
+
 /// The number behind a key of the one line of JSON.
 fn figure(json: &str, key: &str) -> f64 {
     let (_, rest) = json.split_once(&format!("\"{key}\":")).expect(key);
@@ -212,7 +250,8 @@ fn parked_prints(what: &str, args: &[&str]) -> Option<(String, f64)> {
 #[test]
 fn examples_say_how_to_use_them_when_arguments_are_wrong() {
     let begun = Instant::now();
-    let wrong: [(&str, &[&str]); 10] = [
+    let wrong: [(&str, &[&str]); 11] = [
+        ("cpu_bound_starves_the_hub", &["long"]),
         ("parked", &[]),
         ("parked", &["many"]),
         ("parked", &["1", "many"]),

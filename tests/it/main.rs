@@ -23,6 +23,7 @@ mod lines;
 mod locals;
 mod models;
 mod net;
+mod pages;
 mod pool;
 mod priority;
 mod reactor;
