@@ -7,9 +7,9 @@
 //!         error, what the watchdog says:
 //!
 //! ```text
-//! greenloop: greenlet #3 'cruncher' (spawned at examples/cpu_bound_starves_the_hub.rs:79:52) has not
-//! let go of thread 'main' for 1.0 s, and nobody else runs there. It computes: call yield_if_due in
-//! its loops, or do it on a thread of its own and send the result by a channel of greenloop::sync.
+//! greenloop: greenlet #3 'cruncher' (spawned at examples/cpu_bound_starves_the_hub.rs:79:52) has
+//! not let go of thread 'main' for 1.0 s, and nobody else runs there. It computes: call
+//! yield_if_due in its loops, or do it on a thread of its own and send the result by a channel …
 //!     cpu_bound_starves_the_hub::compute at examples/cpu_bound_starves_the_hub.rs:94:13
 //!     …
 //! it just computes:            2.0 s of computing, the other one ran   0 times

@@ -21,9 +21,9 @@ const MILLISECOND_NS: u64 = 1_000_000;
 
 /// A point on a clock: when something is due.
 ///
-/// Units: nanoseconds since the zero of the clock that it was computed from: `CLOCK_MONOTONIC`, or a
-/// virtual one of [`testing`](crate::testing). Deadlines of different clocks compare, but the answer
-/// means nothing.
+/// Units: nanoseconds since the zero of the clock that it was computed from: `CLOCK_MONOTONIC`, or
+/// a virtual one of [`testing`](crate::testing). Deadlines of different clocks compare, but the
+/// answer means nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Deadline(
     /// Nanoseconds since the clock's zero; `u64::MAX` is "never".

@@ -44,8 +44,9 @@ fn dead_links(path: &str, text: &str) -> Vec<String> {
     let folder = root.join(path).parent().unwrap().to_owned();
     let is_dead = |target: &&str| {
         let left_out = is_published() && {
-            let top = target.split('/').find(|part| *part != "..").unwrap_or_default();
-            !root.join(top).exists() && !folder.join(top).exists()
+            let mut parts = target.split('/').filter(|part| *part != "..");
+            let top = parts.next().unwrap_or_default();
+            parts.next().is_some() && !root.join(top).exists() && !folder.join(top).exists()
         };
         !left_out && !folder.join(target).exists()
     };
