@@ -21,7 +21,13 @@ mod poll;
 mod pthreads;
 mod receive;
 mod send;
+mod sides;
 mod sleep;
+mod std_channels;
+mod std_datagrams;
+mod std_locks;
+mod std_tcp;
+mod std_threads;
 mod tokio;
 mod transfer;
 
