@@ -40,8 +40,8 @@ const WARM_UP_ROUNDS: u64 = 30;
 
 /// By how much memory may grow after that, over any number of rounds: what is resident, and what
 /// is mapped, of which a stack that is lost takes more.
-const RESIDENT_GROWTH_KIB_MAX: u64 = 16 * 1024;
-const MAPPED_GROWTH_KIB_MAX: u64 = 256 * 1024;
+const RESIDENT_GROWTH_KIB_MAX: u64 = 4 * 1024;
+const MAPPED_GROWTH_KIB_MAX: u64 = 64 * 1024;
 
 fn main() {
     let number = |name: &str| {
