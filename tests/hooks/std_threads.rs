@@ -30,7 +30,7 @@ fn a_thread_has_the_name_that_it_was_given() {
         let named = named.spawn(|| thread::current().name().map(str::to_owned)).unwrap();
         assert_eq!(named.thread().name(), Some("reader"));
         assert_eq!(named.join().unwrap().as_deref(), Some("reader"));
-        assert_eq!(thread::spawn(|| thread::current().name().is_none()).join().unwrap(), true);
+        assert!(thread::spawn(|| thread::current().name().is_none()).join().unwrap());
         // An OS thread that a virtual one starts has std's.
         let named = os::Builder::new().name("other".to_owned());
         let named = named.spawn(|| os::current().name().map(str::to_owned)).unwrap();
