@@ -233,18 +233,25 @@ enum Came {
 /// The model of a plain channel: those who wait are all senders, or all receivers.
 #[derive(Default)]
 struct Plain {
-    values: VecDeque<u8>,
+    /// With the number by which each was handed out, of those that have come back.
+    values: VecDeque<(u64, u8)>,
     senders: VecDeque<(usize, u8)>,
     receivers: VecDeque<usize>,
     granted: BTreeMap<usize, Came>,
+    handed: BTreeMap<usize, u64>,
+    handed_count: u64,
 }
+
+const NEVER_HANDED: u64 = u64::MAX;
 
 impl Plain {
     fn send(&mut self, number: usize, value: u8, bound: usize) {
         if let Some(receiver) = self.receivers.pop_front() {
             self.granted.insert(receiver, Came::Out(value));
+            self.handed_count += 1;
+            self.handed.insert(receiver, self.handed_count);
         } else if self.values.len() < bound {
-            self.values.push_back(value);
+            self.values.push_back((NEVER_HANDED, value));
         } else {
             return self.senders.push_back((number, value));
         }
@@ -257,11 +264,11 @@ impl Plain {
             && let Some((sender, value)) = self.senders.pop_front()
         {
             self.granted.insert(sender, Came::In);
-            self.values.push_back(value);
+            self.values.push_back((NEVER_HANDED, value));
             next = next.or_else(|| self.values.pop_front());
         }
         match next {
-            Some(value) => drop(self.granted.insert(number, Came::Out(value))),
+            Some((_, value)) => drop(self.granted.insert(number, Came::Out(value))),
             None => self.receivers.push_back(number),
         }
     }
@@ -271,9 +278,13 @@ impl Plain {
         self.senders.retain(|(other, _)| *other != number);
         self.receivers.retain(|other| *other != number);
         if let Some(Came::Out(value)) = self.granted.remove(&number) {
-            match self.receivers.pop_front() {
-                Some(next) => drop(self.granted.insert(next, Came::Out(value))),
-                None => self.values.push_front(value),
+            let turn = self.handed.remove(&number).expect("it waited");
+            if let Some(next) = self.receivers.pop_front() {
+                self.granted.insert(next, Came::Out(value));
+                self.handed.insert(next, turn);
+            } else {
+                let place = self.values.partition_point(|(before, _)| *before < turn);
+                self.values.insert(place, (turn, value));
             }
         }
     }
@@ -331,9 +342,10 @@ fn channel_behaves(steps: Vec<Step>, bound: usize) -> Result<(), TestCaseError> 
         prop_assert_eq!(came, model.granted.remove(&number));
     }
     let rest: Vec<u8> = std::iter::from_fn(|| receiver.try_recv().ok()).collect();
-    model.values.extend(model.senders.iter().map(|(_, value)| *value));
+    let there = model.values.iter().map(|(_, value)| *value);
     // Those that wait to receive get nothing, and those that were granted keep it.
-    prop_assert_eq!(rest, Vec::from(model.values));
+    let left: Vec<u8> = there.chain(model.senders.iter().map(|(_, value)| *value)).collect();
+    prop_assert_eq!(rest, left);
     Ok(())
 }
 

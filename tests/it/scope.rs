@@ -315,9 +315,8 @@ fn a_killed_parent_kills_its_children_and_unwinds_once_they_have_ended() {
 #[test]
 fn a_timeout_around_a_scope_ends_the_children_and_says_elapsed() {
     for in_body in [false, true] {
-        run(|| {
+        testing::run(|| {
             let ended = Cell::new(false);
-            let begin = Instant::now();
             let outcome = timeout(MOMENT, || {
                 scope(|s| {
                     s.spawn(|| {
@@ -330,7 +329,6 @@ fn a_timeout_around_a_scope_ends_the_children_and_says_elapsed() {
                     "done"
                 })
             });
-            assert!(begin.elapsed() < Duration::from_secs(5));
             assert!(ended.get());
             assert!(outcome.is_err(), "in_body: {in_body}: {outcome:?}");
         });
