@@ -7,7 +7,8 @@
 //! the wait, and after it. What the hub knows of a descriptor only ends the wait. Where that is not
 //! precise enough (a wait for urgent data on a socket that can be read, say, or for a hangup
 //! alone), it ends for nothing; from then on the call waits for an epoll set of its own, which has
-//! just the events that were asked for.
+//! just the events that were asked for, and tells of each once: epoll(7) always reports hangups,
+//! which to select(2) are no answer to a question for exceptions.
 //!
 //! A mask of signals is in force while the kernel is asked. During a wait the OS thread's own is,
 //! so with a mask the kernel is asked now and then.
@@ -26,7 +27,11 @@ use std::{
 };
 
 use libc::{POLLIN, POLLNVAL, POLLOUT, POLLPRI};
-use rustix::{event::epoll, io::Errno};
+use rustix::{
+    buffer::spare_capacity,
+    event::{Timespec, epoll},
+    io::Errno,
+};
 
 use super::{
     __c::{c_int, epoll_event, fd_set, nfds_t, pollfd, sigset_t, size_t, timespec, timeval},
@@ -426,7 +431,8 @@ enum How {
     Fresh,
     /// The same; once it ended for nothing, or it was refused.
     Roughly,
-    /// By an epoll set with just the events asked for.
+    /// By an epoll set with just the events asked for, each of which it tells once: what is ready
+    /// at all, the kernel has been asked before.
     Precisely(OwnedFd),
     /// By looking, where no set can be made.
     Blindly,
@@ -490,6 +496,9 @@ impl Waiting {
             }
         };
         let waited = call::wait_any(self.guest, fds, watches.as_ref(), deadline);
+        if let How::Precisely(epoll) = &self.how {
+            self.take_told(epoll); // Before the kernel is asked: what comes after is told again.
+        }
         self.closed.extend(watches.iter().filter(|watch| watch.is_closed()).map(Watch::fd));
         // What was registered may be a file that is gone.
         let is_stale = watches.iter().any(Watch::is_stale);
@@ -510,6 +519,7 @@ impl Waiting {
         let Ok(set) = epoll::create(epoll::CreateFlags::CLOEXEC) else { return How::Blindly };
         for (fd, events, _) in &self.asked {
             let events = epoll::EventFlags::from_bits_retain(u32::from(*events as u16));
+            let events = events | epoll::EventFlags::ET;
             // SAFETY: the number is the user's, and passed to one call.
             let fd = unsafe { kernel::borrowed(*fd) };
             match epoll::add(&set, fd, epoll::EventData::new_u64(0), events) {
@@ -519,6 +529,14 @@ impl Waiting {
             }
         }
         How::Precisely(set)
+    }
+
+    /// Takes out of the set what it has told.
+    fn take_told(&self, epoll: &OwnedFd) {
+        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut told = Vec::with_capacity(self.asked.len().max(1));
+        // If it fails, the set tells it again.
+        let _ = epoll::wait(epoll, spare_capacity(&mut told), Some(&zero));
     }
 
     /// Blocks the OS thread: it is all that a child of a vfork has.

@@ -269,6 +269,23 @@ fn select_says_who_is_ready_and_how_much_time_is_left() {
 }
 
 /// In a process of its own, where nobody else opens the number; what it has inherited is closed.
+/// A hangup, which epoll(7) always reports, is no exception to select(2).
+#[test]
+fn a_select_for_exceptions_alone_does_not_spin_on_a_hangup() {
+    let time = virtual_time_of(|| {
+        let (end, other) = UnixStream::pair().unwrap();
+        drop(other);
+        let mut set = set_of(&[end.as_raw_fd()]);
+        let none: *mut libc::fd_set = ptr::null_mut();
+        let mut limit = libc::timeval { tv_sec: 1, tv_usec: 0 };
+        let count = end.as_raw_fd() + 1;
+        // SAFETY: a live set, and a live time.
+        let ready = unsafe { libc::select(count, none, none, &raw mut set, &raw mut limit) };
+        assert_eq!(result(ready), Ok(0));
+    });
+    assert!(time >= Duration::from_secs(1) && time < Duration::from_secs(2), "{time:?}");
+}
+
 #[test]
 fn select_refuses_numbers_that_are_not_open() {
     in_a_process_of_its_own("poll::select_refuses_numbers_that_are_not_open", || {
