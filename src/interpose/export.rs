@@ -124,6 +124,14 @@ macro_rules! same_signature {
 /// by a virtual thread, they suspend it, and the others run on. Called by anybody else, they call
 /// what they would have been.
 ///
+/// Once a virtual thread is killed, a call of its that waits fails with `ECANCELED`, and so does
+/// every later one that could; at the end of a [`timeout`](crate::timeout) around it, with
+/// `ETIMEDOUT`. Nothing unwinds out of a call of C's.
+///
+/// Not reached: code that makes system calls without libc (rustix, unless it is told to use libc;
+/// io_uring), and what libc does within (`FILE` streams). There a wait stops the hub's whole
+/// thread.
+///
 /// Where libc is not glibc, or is linked statically, it defines nothing, and
 /// [`is_active`](crate::interpose::is_active) says so.
 #[macro_export]
