@@ -12,7 +12,7 @@
 //! Arguments are passed on as they came (`HOOK-1`): to the next definition, or to the system call
 //! of the same name, which checks every pointer.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::io::Errno;
 
@@ -24,7 +24,7 @@ use super::{
     next, window,
 };
 use crate::hub::{
-    guest::{Guest, guest, guests_alive},
+    guest::{Guest, guest},
     io::Direction::Read,
 };
 
@@ -39,7 +39,6 @@ pub unsafe extern "C-unwind" fn accept(
     match guest() {
         // SAFETY: HOOK-1.
         Some(guest) => unsafe { take(guest, fd, address, address_length, 0) },
-        None if guests_alive() == 0 => next(),
         None => pass_through(fd, next),
     }
 }
@@ -56,7 +55,6 @@ pub unsafe extern "C-unwind" fn accept4(
     match guest() {
         // SAFETY: HOOK-1.
         Some(guest) => unsafe { take(guest, fd, address, address_length, flags) },
-        None if guests_alive() == 0 => next(),
         None => pass_through(fd, next),
     }
 }
@@ -81,23 +79,18 @@ unsafe fn take(
     answer(accepted) as c_int
 }
 
-/// Accepts on an OS thread, while virtual threads may have a window open.
-#[cold]
+/// Accepts on an OS thread, while virtual threads, of other processes perhaps, may have a window
+/// open: whether it began in one is asked when it has failed.
+#[inline]
 fn pass_through(fd: c_int, next: impl Fn() -> c_int) -> c_int {
     let begun = Instant::now();
     loop {
         let accepted = next();
         if accepted >= 0
             || kernel::errno() != Errno::AGAIN
-            || window::is_nonblocking(fd) != Ok(false)
+            || !window::was_in_one(fd, Read, Some(begun))
         {
             return accepted;
-        }
-        // The user's mode is blocking: its own timeout is over, or it began in a window.
-        let limit = kernel::socket_timeout(fd, Read).unwrap_or(Duration::MAX);
-        if begun.elapsed() >= limit {
-            kernel::set_errno(Errno::AGAIN);
-            return -1;
         }
     }
 }

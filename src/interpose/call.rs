@@ -37,7 +37,8 @@ use rustix::io::Errno;
 
 use super::{
     descriptors::{self, Age, Watch},
-    kernel, window,
+    kernel,
+    window::{self, Shows},
 };
 use crate::{
     hub::{
@@ -229,6 +230,23 @@ impl Call {
         self.limit = Some(self.limit(direction).min(deadline));
     }
 
+    /// Does `attempt`, which blocks, in a window in which it does not. Also tells whether it is the
+    /// user who wants it so; if not, `EAGAIN` may also mean that nothing was tried.
+    pub(super) fn in_window<T>(
+        &self,
+        attempt: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<(bool, Result<T, Errno>), Errno> {
+        window::attempt((self.fd, self.age), Shows::Marked, attempt)
+    }
+
+    /// The same for splice(2), to which a window must not show.
+    pub(super) fn in_unmarked_window<T>(
+        &self,
+        attempt: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<(bool, Result<T, Errno>), Errno> {
+        window::attempt((self.fd, self.age), Shows::Unmarked, attempt)
+    }
+
     /// Does `attempt`, which blocks, with windows in which it does not.
     #[cold]
     pub(super) fn by_windows(
@@ -237,7 +255,7 @@ impl Call {
         attempt: impl Fn() -> Result<usize, Errno>,
     ) -> Result<usize, Errno> {
         loop {
-            match window::attempt(self.fd, &attempt)? {
+            match self.in_window(&attempt)? {
                 (_, Err(Errno::INTR)) => {}
                 (false, Err(Errno::AGAIN)) => self.wait_blocking(direction)?,
                 (_, done) => return self.done(0, done),

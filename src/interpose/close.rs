@@ -20,7 +20,9 @@
 
 use std::ptr;
 
-use libc::{F_GETFL, F_OFD_SETLK, F_OFD_SETLKW, F_SETFL, F_SETLK, F_SETLKW, FIONBIO, O_NONBLOCK};
+use libc::{
+    F_GETFL, F_OFD_SETLK, F_OFD_SETLKW, F_SETFL, F_SETLK, F_SETLKW, FIOASYNC, FIONBIO, O_NONBLOCK,
+};
 
 use super::{
     __c::{c_int, c_long, c_uint, c_ulong, c_void, socklen_t},
@@ -142,21 +144,23 @@ pub unsafe extern "C-unwind" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_
 pub unsafe extern "C-unwind" fn fcntl(fd: c_int, command: c_int, argument: c_long) -> c_int {
     // SAFETY: HOOK-1.
     let next = || unsafe { next::fcntl(fd, command, argument) };
+    if command == F_GETFL {
+        return match next() {
+            // It may be that of a window, of another process too.
+            flags if flags != -1 && flags & O_NONBLOCK != 0 => window::users_flags(fd, next),
+            flags => flags,
+        };
+    }
     if guests_alive() == 0 {
         return next();
     }
     match command {
-        F_GETFL => match next() {
-            // It may be that of a window.
-            flags if flags != -1 && flags & O_NONBLOCK != 0 => window::truly(fd, next),
-            flags => flags,
-        },
         F_SETFL => window::truly(fd, next),
         F_SETLKW | F_OFD_SETLKW => match guest() {
             Some(guest) => {
                 let command = if command == F_SETLKW { F_SETLK } else { F_OFD_SETLK };
                 let rest = [command.word(), argument.word(), 0, 0, 0];
-                answer(again_and_again(guest, || {
+                answer(again_and_again(guest, fd, || {
                     // SAFETY: HOOK-1: the same lock, but for the wait.
                     unsafe { on(fd, libc::SYS_fcntl, rest) }
                 })) as c_int
@@ -171,7 +175,8 @@ pub unsafe extern "C-unwind" fn fcntl(fd: c_int, command: c_int, argument: c_lon
 pub unsafe extern "C-unwind" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
     // SAFETY: HOOK-1.
     let next = || unsafe { next::ioctl(fd, request, argument) };
-    if request == FIONBIO && guests_alive() != 0 { window::truly(fd, next) } else { next() }
+    let sets_flags = request == FIONBIO || request == FIOASYNC;
+    if sets_flags && guests_alive() != 0 { window::truly(fd, next) } else { next() }
 }
 
 /// setsockopt(2).

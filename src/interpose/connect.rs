@@ -13,13 +13,15 @@
 //! Arguments are passed on as they came (`HOOK-1`): to the next definition, or to the system call
 //! of the same name, which checks every pointer.
 
+use std::time::Instant;
+
 use rustix::io::Errno;
 
 use super::{
     __c::{c_int, sockaddr, socklen_t},
     call::Call,
     early::Word,
-    kernel::{answer, on},
+    kernel::{self, answer, on},
     next, window,
 };
 use crate::hub::{
@@ -35,10 +37,33 @@ pub unsafe extern "C-unwind" fn connect(
 ) -> c_int {
     let Some(guest) = guest() else {
         // SAFETY: HOOK-1.
-        return unsafe { next::connect(fd, address, address_length) };
+        return pass_through(fd, || unsafe { next::connect(fd, address, address_length) });
     };
     // SAFETY: HOOK-1.
     answer(unsafe { reach(guest, fd, address, address_length) }) as c_int
+}
+
+/// Connects on an OS thread. What began while a virtual thread had a window open is waited for by
+/// the same call, made again.
+#[inline]
+fn pass_through(fd: c_int, next: impl Fn() -> c_int) -> c_int {
+    let begun = Instant::now();
+    let mut has_begun = false;
+    loop {
+        let connected = next();
+        if connected >= 0 {
+            return connected;
+        }
+        match kernel::errno() {
+            Errno::ISCONN if has_begun => return 0,
+            Errno::INPROGRESS | Errno::ALREADY | Errno::AGAIN
+                if kernel::is_connected_kind(fd) && window::was_in_one(fd, Write, Some(begun)) =>
+            {
+                has_begun = true;
+            }
+            _ => return connected,
+        }
+    }
 }
 
 /// Connects on a virtual thread.
@@ -58,7 +83,7 @@ unsafe fn reach(
     let attempt = || unsafe { on(fd, libc::SYS_connect, rest) };
     let mut has_begun = false;
     loop {
-        let (is_nonblocking, done) = window::attempt(fd, attempt)?;
+        let (is_nonblocking, done) = call.in_window(attempt)?;
         match done {
             Err(Errno::ISCONN) if has_begun => return call.done(0, Ok(0)),
             Err(Errno::INPROGRESS | Errno::ALREADY) if !is_nonblocking => {
@@ -69,7 +94,9 @@ unsafe fn reach(
                 }
             }
             // A local listener's queue is full, and nothing tells when it is not.
-            Err(Errno::AGAIN) if !is_nonblocking => call.wait_paused(Write)?,
+            Err(Errno::AGAIN) if !is_nonblocking && kernel::is_connected_kind(fd) => {
+                call.wait_paused(Write)?;
+            }
             Err(Errno::INTR) => {}
             done => return call.done(0, done),
         }

@@ -50,6 +50,8 @@ use std::{
     },
 };
 
+use rustix::io::Errno;
+
 use super::{
     kernel,
     lock::{Held, Owned},
@@ -110,6 +112,16 @@ pub(super) struct Age(u64);
 #[inline]
 pub(super) fn age_of(fd: RawFd) -> Age {
     Age(state_of(fd) / AGE)
+}
+
+/// Whether `fd` is what it was at `age`; `false` while somebody closes it just now.
+///
+/// # Errors
+///
+/// `EBADF`: it was closed since.
+pub(super) fn is_open(fd: RawFd, age: Age) -> Result<bool, Errno> {
+    let state = state_of(fd);
+    if Age(state / AGE) == age { Ok(state % AGE == 0) } else { Err(Errno::BADF) }
 }
 
 fn state_of(fd: RawFd) -> u64 {
@@ -365,6 +377,7 @@ pub(super) fn begin_close(fd: RawFd) -> Option<Closing> {
     }
     let number = number_of(fd)?;
     begin_one(fd, number);
+    window::await_none(fd);
     Some(Closing::One(fd, number))
 }
 
@@ -382,6 +395,7 @@ pub(super) fn begin_close_range(first: u32, last: u32) -> Option<Closing> {
     }
     let closing = Closing::Several(first, last, pages);
     closing.each(begin_one);
+    window::await_none_at_all();
     Some(closing)
 }
 

@@ -12,14 +12,14 @@
 //! Arguments are passed on as they came (`HOOK-1`): to the next definition, or to the system call
 //! of the same name.
 
-use std::time::Duration;
+use std::{os::fd::RawFd, time::Duration};
 
 use libc::{F_LOCK, F_SETLK, LOCK_NB};
 use rustix::io::Errno;
 
 use super::{
     __c::{c_int, off_t},
-    call,
+    call, descriptors,
     early::Word,
     kernel::{answer, on},
     next,
@@ -36,7 +36,7 @@ pub unsafe extern "C-unwind" fn flock(fd: c_int, operation: c_int) -> c_int {
         // SAFETY: HOOK-1.
         return unsafe { next::flock(fd, operation) };
     };
-    answer(again_and_again(guest, || {
+    answer(again_and_again(guest, fd, || {
         // SAFETY: no memory is touched.
         unsafe { on(fd, libc::SYS_flock, [(operation | LOCK_NB).word(), 0, 0, 0, 0]) }
     })) as c_int
@@ -56,22 +56,30 @@ pub unsafe extern "C-unwind" fn lockf(fd: c_int, command: c_int, length: off_t) 
         l_len: length,
         l_pid: 0,
     };
-    answer(again_and_again(guest, || {
+    answer(again_and_again(guest, fd, || {
         // SAFETY: a live lock, which the kernel reads.
         unsafe { on(fd, libc::SYS_fcntl, [F_SETLK.word(), (&raw const lock).word(), 0, 0, 0]) }
     })) as c_int
 }
 
-/// Tries to get a lock until it works, or fails for another reason than that somebody has it.
+/// Tries to get a lock on `fd` until it works, or fails for another reason than that somebody has
+/// it. A number that is closed meanwhile is `EBADF`, whatever it names by then.
 pub(super) fn again_and_again(
     guest: Guest,
+    fd: RawFd,
     mut attempt: impl FnMut() -> Result<usize, Errno>,
 ) -> Result<usize, Errno> {
     call::may_go_on(guest)?;
+    let age = descriptors::age_of(fd);
     let mut pause = PAUSE_MIN;
     loop {
         match attempt() {
-            Err(Errno::AGAIN | Errno::ACCESS) => call::sleep(guest, guest.now() + pause)?,
+            Err(Errno::AGAIN | Errno::ACCESS) => {
+                // A close tells those ages apart that are asked for by who waits.
+                descriptors::is_ours();
+                call::sleep(guest, guest.now() + pause)?;
+                descriptors::is_open(fd, age)?;
+            }
             Err(Errno::INTR) => {}
             done => return done,
         }

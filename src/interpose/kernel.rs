@@ -93,6 +93,27 @@ pub(super) fn set_nonblocking(fd: RawFd, on: bool) -> Result<(), Errno> {
     unsafe { call(libc::SYS_ioctl, [word(fd), libc::FIONBIO as usize, at, 0, 0, 0]) }.map(drop)
 }
 
+/// Sets all status flags that can be set (`F_SETFL`).
+pub(super) fn set_status_flags(fd: RawFd, flags: c_int) -> Result<(), Errno> {
+    let arguments = [word(fd), word(libc::F_SETFL), word(flags), 0, 0, 0];
+    // SAFETY: no memory is touched.
+    unsafe { call(libc::SYS_fcntl, arguments) }.map(drop)
+}
+
+/// Takes a record lock on the last byte that a file could have, or lets it go; never waits.
+pub(super) fn lock_record(fd: RawFd, kind: c_int) -> Result<(), Errno> {
+    let lock = libc::flock {
+        l_type: kind as i16,
+        l_whence: libc::SEEK_SET as i16,
+        l_start: libc::off_t::MAX - 1,
+        l_len: 1,
+        l_pid: 0,
+    };
+    let at = (&raw const lock).expose_provenance();
+    // SAFETY: the kernel reads one lock.
+    unsafe { call(libc::SYS_fcntl, [word(fd), word(libc::F_SETLK), at, 0, 0, 0]) }.map(drop)
+}
+
 /// An option of `SOL_SOCKET` that is a `T`.
 fn socket_option<T: Copy>(fd: RawFd, option: c_int, mut value: T) -> Result<T, Errno> {
     let mut size = size_of::<T>() as libc::socklen_t;
@@ -122,6 +143,11 @@ pub(super) fn socket_timeout(fd: RawFd, direction: Direction) -> Option<Duration
 /// Whether a receive may be followed by another one for the rest of the same bytes.
 pub(super) fn is_stream(fd: RawFd) -> bool {
     socket_option(fd, libc::SO_TYPE, 0) == Ok(libc::SOCK_STREAM)
+}
+
+/// Whether it is a socket of a kind that has connections: others never wait to connect.
+pub(super) fn is_connected_kind(fd: RawFd) -> bool {
+    matches!(socket_option(fd, libc::SO_TYPE, 0), Ok(libc::SOCK_STREAM | libc::SOCK_SEQPACKET))
 }
 
 /// What poll(2) says of `fd` at once.

@@ -10,8 +10,8 @@
 //! # Invariants
 //!
 //! - `OWNED-1` Nobody suspends, allocates, takes another lock or runs code of others while it holds
-//!   one. So it is free again after a bounded number of instructions and at most one system call
-//!   that does not block.
+//!   one. So it is free again after a bounded number of instructions and of system calls that do
+//!   not block.
 //! - `OWNED-2` At most one [`Held`] of a lock exists.
 
 #![expect(unsafe_code, reason = "a cell that a word guards")]

@@ -3,7 +3,8 @@
 //! Floor 8. Uses: nothing. Used by: `receive`, `send`.
 //!
 //! `readv`, `sendmsg` and their kind take an array of parts. When a call has moved some bytes and
-//! goes on after a wait, it goes on in the midst of a part. The user's array is not changed.
+//! goes on after a wait, it goes on in the midst of a part. The user's array is not changed; it is
+//! copied only for that.
 
 #![expect(unsafe_code, reason = "reads arrays of the user's")]
 //! # Safety
@@ -23,6 +24,18 @@ pub(super) struct Parts {
     all: Vec<iovec>,
     /// The first that is not done.
     at: usize,
+}
+
+/// How many bytes an array of the user's has room for.
+///
+/// # Safety
+///
+/// `parts` points to `count` parts; what they point to is not touched.
+pub(super) unsafe fn bytes_of(parts: *const iovec, count: usize) -> usize {
+    let count = if parts.is_null() { 0 } else { count.min(PARTS_MAX) };
+    // SAFETY: the caller's promise; one by one, for C's array may lie unaligned.
+    let length = |n| unsafe { parts.wrapping_add(n).read_unaligned() }.iov_len;
+    (0..count).map(length).fold(0, usize::saturating_add)
 }
 
 impl Parts {

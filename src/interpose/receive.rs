@@ -38,7 +38,7 @@ use super::{
     early::Word,
     kernel::{self, Kind, answer, on},
     next,
-    parts::{PARTS_MAX, Parts},
+    parts::{PARTS_MAX, Parts, bytes_of},
     window,
 };
 use crate::hub::{
@@ -58,7 +58,9 @@ pub unsafe extern "C-unwind" fn recv(
 ) -> ssize_t {
     let Some(guest) = guest() else {
         // SAFETY: HOOK-1.
-        return unsafe { next::recv(fd, buffer, length, flags) };
+        return window::outside(fd, flags, Read, || unsafe {
+            next::recv(fd, buffer, length, flags)
+        });
     };
     // SAFETY: HOOK-1.
     answer(unsafe { receive(guest, fd, buffer, length, flags, ptr::null_mut(), ptr::null_mut()) })
@@ -72,7 +74,7 @@ pub unsafe extern "C-unwind" fn __recv_chk(
     room: size_t,
     flags: c_int,
 ) -> ssize_t {
-    if guest().is_none() || length > room {
+    if length > room {
         // SAFETY: HOOK-1.
         return unsafe { next::__recv_chk(fd, buffer, length, room, flags) };
     }
@@ -91,7 +93,9 @@ pub unsafe extern "C-unwind" fn recvfrom(
 ) -> ssize_t {
     let Some(guest) = guest() else {
         // SAFETY: HOOK-1.
-        return unsafe { next::recvfrom(fd, buffer, length, flags, address, address_length) };
+        return window::outside(fd, flags, Read, || unsafe {
+            next::recvfrom(fd, buffer, length, flags, address, address_length)
+        });
     };
     // SAFETY: HOOK-1.
     answer(unsafe { receive(guest, fd, buffer, length, flags, address, address_length) })
@@ -121,7 +125,7 @@ pub unsafe extern "C-unwind" fn __recvfrom_chk(
 pub unsafe extern "C-unwind" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
     let Some(guest) = guest() else {
         // SAFETY: HOOK-1.
-        return unsafe { next::recvmsg(fd, message, flags) };
+        return window::outside(fd, flags, Read, || unsafe { next::recvmsg(fd, message, flags) });
     };
     // SAFETY: HOOK-1.
     answer(unsafe { receive_message(guest, fd, message, flags) })
@@ -137,7 +141,8 @@ pub unsafe extern "C-unwind" fn recvmmsg(
 ) -> c_int {
     let Some(guest) = guest() else {
         // SAFETY: HOOK-1.
-        return unsafe { next::recvmmsg(fd, messages, count, flags, timeout) };
+        let next = || unsafe { next::recvmmsg(fd, messages, count, flags, timeout) } as isize;
+        return window::outside(fd, flags, Read, next) as c_int;
     };
     // SAFETY: HOOK-1.
     answer(unsafe { receive_messages(guest, fd, messages, count, flags, timeout) }) as c_int
@@ -147,12 +152,7 @@ pub unsafe extern "C-unwind" fn recvmmsg(
 pub unsafe extern "C-unwind" fn read(fd: c_int, buffer: *mut c_void, length: size_t) -> ssize_t {
     let Some(guest) = guest() else {
         // SAFETY: HOOK-1.
-        let read = unsafe { next::read(fd, buffer, length) };
-        if read < 0 && window::was_in_one(fd) {
-            // SAFETY: HOOK-1.
-            return unsafe { self::read(fd, buffer, length) };
-        }
-        return read;
+        return window::outside(fd, 0, Read, || unsafe { next::read(fd, buffer, length) });
     };
     if descriptors::was_socket(fd) && length > 0 {
         // SAFETY: HOOK-1; read(2) on a socket is recv(2) without flags.
@@ -190,12 +190,7 @@ pub unsafe extern "C-unwind" fn __read_chk(
 pub unsafe extern "C-unwind" fn readv(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
     let Some(guest) = guest() else {
         // SAFETY: HOOK-1.
-        let read = unsafe { next::readv(fd, parts, count) };
-        if read < 0 && window::was_in_one(fd) {
-            // SAFETY: HOOK-1.
-            return unsafe { readv(fd, parts, count) };
-        }
-        return read;
+        return window::outside(fd, 0, Read, || unsafe { next::readv(fd, parts, count) });
     };
     match usize::try_from(count) {
         // SAFETY: HOOK-1.
@@ -455,7 +450,7 @@ unsafe fn take_from_socket(
             Err(Errno::INTR) => {}
             // As read(2) has it, nothing is always there.
             // SAFETY: the kernel has read the array.
-            Err(Errno::AGAIN) if unsafe { Parts::after(parts, count, 0) }.bytes() == 0 => {
+            Err(Errno::AGAIN) if unsafe { bytes_of(parts, count) } == 0 => {
                 return call.done(0, Ok(0));
             }
             Err(Errno::AGAIN) => call.wait(Read)?,

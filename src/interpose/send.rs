@@ -19,7 +19,7 @@
 
 use std::{mem::MaybeUninit, os::fd::RawFd, ptr};
 
-use libc::{MSG_DONTWAIT, MSG_NOSIGNAL};
+use libc::{MSG_DONTWAIT, MSG_FASTOPEN, MSG_NOSIGNAL};
 use rustix::io::Errno;
 
 pub use super::transfer::{copy_file_range, sendfile, splice, tee, vmsplice};
@@ -30,7 +30,7 @@ use super::{
     early::Word,
     kernel::{self, Kind, answer, on},
     next,
-    parts::{LENGTH_MAX, PARTS_MAX, Parts},
+    parts::{LENGTH_MAX, PARTS_MAX, Parts, bytes_of},
     window,
 };
 use crate::hub::{
@@ -50,7 +50,9 @@ pub unsafe extern "C-unwind" fn send(
 ) -> ssize_t {
     let Some(guest) = guest() else {
         // SAFETY: HOOK-1.
-        return unsafe { next::send(fd, buffer, length, flags) };
+        return window::outside(fd, flags, Write, || unsafe {
+            next::send(fd, buffer, length, flags)
+        });
     };
     // SAFETY: HOOK-1.
     answer(unsafe { give(guest, fd, buffer, length, flags, ptr::null(), 0) })
@@ -67,7 +69,9 @@ pub unsafe extern "C-unwind" fn sendto(
 ) -> ssize_t {
     let Some(guest) = guest() else {
         // SAFETY: HOOK-1.
-        return unsafe { next::sendto(fd, buffer, length, flags, address, address_length) };
+        return window::outside(fd, flags, Write, || unsafe {
+            next::sendto(fd, buffer, length, flags, address, address_length)
+        });
     };
     // SAFETY: HOOK-1.
     answer(unsafe { give(guest, fd, buffer, length, flags, address, address_length) })
@@ -81,7 +85,7 @@ pub unsafe extern "C-unwind" fn sendmsg(
 ) -> ssize_t {
     let Some(guest) = guest() else {
         // SAFETY: HOOK-1.
-        return unsafe { next::sendmsg(fd, message, flags) };
+        return window::outside(fd, flags, Write, || unsafe { next::sendmsg(fd, message, flags) });
     };
     let result = Call::begin(guest, fd).and_then(|mut call| {
         // SAFETY: HOOK-1.
@@ -99,7 +103,8 @@ pub unsafe extern "C-unwind" fn sendmmsg(
 ) -> c_int {
     let Some(guest) = guest() else {
         // SAFETY: HOOK-1.
-        return unsafe { next::sendmmsg(fd, messages, count, flags) };
+        let next = || unsafe { next::sendmmsg(fd, messages, count, flags) } as isize;
+        return window::outside(fd, flags, Write, next) as c_int;
     };
     // SAFETY: HOOK-1.
     answer(unsafe { give_messages(guest, fd, messages, count, flags) }) as c_int
@@ -109,12 +114,7 @@ pub unsafe extern "C-unwind" fn sendmmsg(
 pub unsafe extern "C-unwind" fn write(fd: c_int, buffer: *const c_void, length: size_t) -> ssize_t {
     let Some(guest) = guest() else {
         // SAFETY: HOOK-1.
-        let written = unsafe { next::write(fd, buffer, length) };
-        if written < 0 && window::was_in_one(fd) {
-            // SAFETY: HOOK-1.
-            return unsafe { write(fd, buffer, length) };
-        }
-        return written;
+        return window::outside(fd, 0, Write, || unsafe { next::write(fd, buffer, length) });
     };
     if descriptors::was_socket(fd) {
         // SAFETY: HOOK-1; write(2) on a socket is send(2) without flags.
@@ -137,12 +137,7 @@ pub unsafe extern "C-unwind" fn write(fd: c_int, buffer: *const c_void, length: 
 pub unsafe extern "C-unwind" fn writev(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
     let Some(guest) = guest() else {
         // SAFETY: HOOK-1.
-        let written = unsafe { next::writev(fd, parts, count) };
-        if written < 0 && window::was_in_one(fd) {
-            // SAFETY: HOOK-1.
-            return unsafe { writev(fd, parts, count) };
-        }
-        return written;
+        return window::outside(fd, 0, Write, || unsafe { next::writev(fd, parts, count) });
     };
     match usize::try_from(count) {
         // SAFETY: HOOK-1.
@@ -167,6 +162,7 @@ pub(super) unsafe fn give(
 ) -> Result<usize, Errno> {
     let mut call = Call::begin(guest, fd)?;
     let (mut sent, length) = (0, length.min(LENGTH_MAX));
+    let mut flags = flags;
     loop {
         let (at, left) = (buffer.wrapping_byte_add(sent), length - sent);
         let try_flags = flags | MSG_DONTWAIT | quiet_after(sent);
@@ -176,16 +172,33 @@ pub(super) unsafe fn give(
             Ok(more) if more == left || flags & MSG_DONTWAIT != 0 => {
                 return call.done(sent, Ok(more));
             }
-            Ok(more) => sent += call.moved(more),
+            Ok(more) => {
+                sent += call.moved(more);
+                flags &= !MSG_FASTOPEN;
+            }
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) if flags & MSG_DONTWAIT == 0 => {
-                if let Err(error) = call.wait(Write) {
-                    return call.done(sent, Err(error));
+            Err(error @ (Errno::AGAIN | Errno::INPROGRESS)) if flags & MSG_DONTWAIT == 0 => {
+                if let Err(ended) = wait_for(&mut call, error) {
+                    return call.done(sent, Err(ended));
                 }
+                flags = without_connect(flags, error);
             }
             Err(error) => return call.done(sent, Err(error)),
         }
     }
+}
+
+/// Waits for what has just said `error`: room, or a connection that it has begun
+/// (`MSG_FASTOPEN`, `TCP_FASTOPEN_CONNECT`). If the user wants no wait, or no longer one, that is
+/// the answer.
+#[cold]
+fn wait_for(call: &mut Call, error: Errno) -> Result<(), Errno> {
+    call.wait(Write).map_err(|ended| if ended == Errno::AGAIN { error } else { ended })
+}
+
+/// The flags of the next try, which is not to begin another connection.
+fn without_connect(flags: c_int, error: Errno) -> c_int {
+    if error == Errno::INPROGRESS { flags & !MSG_FASTOPEN } else { flags }
 }
 
 /// A call that has sent something says so; only the next one is worth a SIGPIPE.
@@ -201,7 +214,7 @@ fn quiet_after(sent: usize) -> c_int {
 unsafe fn give_message(
     call: &mut Call,
     message: *const msghdr,
-    flags: c_int,
+    mut flags: c_int,
 ) -> Result<usize, Errno> {
     loop {
         let rest = [message.word(), (flags | MSG_DONTWAIT).word(), 0, 0, 0];
@@ -210,18 +223,22 @@ unsafe fn give_message(
             Ok(sent) if flags & MSG_DONTWAIT != 0 => return call.done(0, Ok(sent)),
             Ok(sent) => {
                 // SAFETY: the caller's promise; the kernel has just read it.
-                let more = unsafe { give_rest(call, message, flags, sent) };
+                let more = unsafe { give_rest(call, message, flags & !MSG_FASTOPEN, sent) };
                 return call.done(sent, more);
             }
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) if flags & MSG_DONTWAIT == 0 => call.wait(Write)?,
+            Err(error @ (Errno::AGAIN | Errno::INPROGRESS)) if flags & MSG_DONTWAIT == 0 => {
+                wait_for(call, error)?;
+                flags = without_connect(flags, error);
+            }
             Err(error) => return call.done(0, Err(error)),
         }
     }
 }
 
-/// Sends what is left of a message after `sent` bytes; what came beside the bytes went with the
-/// first ones.
+/// Sends what is left of a message after `sent` bytes, if anything is; what came beside the bytes
+/// went with the first ones. That is right for what sockets send beside bytes. It is not for TLS in
+/// the kernel: if that takes a part of a record other than data, the rest goes as data.
 ///
 /// # Safety
 ///
@@ -235,6 +252,10 @@ unsafe fn give_rest(
     // SAFETY: the caller's promise.
     let mut header = unsafe { message.read_unaligned() };
     // SAFETY: the caller's promise: the kernel has read the array.
+    if sent >= unsafe { bytes_of(header.msg_iov, header.msg_iovlen) } {
+        return Ok(0);
+    }
+    // SAFETY: as above.
     let mut parts = unsafe { Parts::after(header.msg_iov, header.msg_iovlen, sent) };
     (header.msg_control, header.msg_controllen) = (ptr::null_mut(), 0);
     let mut more = 0;
@@ -359,7 +380,7 @@ unsafe fn give_to_pipe(call: &mut Call, parts: *const iovec, count: usize) -> Re
         let done = if by_windows {
             // SAFETY: the caller's promise: its parts, or what is left of them.
             let plainly = || unsafe { on(call.fd, libc::SYS_writev, [at.word(), left, 0, 0, 0]) };
-            window::attempt(call.fd, plainly)?.1
+            call.in_window(plainly)?.1
         } else {
             let now = libc::RWF_NOWAIT as usize;
             // SAFETY: as above; at the file's own position, the offset -1.
@@ -370,6 +391,10 @@ unsafe fn give_to_pipe(call: &mut Call, parts: *const iovec, count: usize) -> Re
         match done {
             Ok(more) => {
                 written += call.moved(more);
+                // SAFETY: the caller's promise; the kernel has read the array.
+                if rest.is_none() && more >= unsafe { bytes_of(parts, count) } {
+                    return call.done(written, Ok(0));
+                }
                 let rest = match rest.take() {
                     // SAFETY: the caller's promise; the kernel has read the array.
                     None => rest.insert(unsafe { Parts::after(parts, count, more) }),

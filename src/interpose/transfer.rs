@@ -1,7 +1,7 @@
 //! Calls that move bytes from one descriptor to another: sendfile(2), splice(2), tee(2),
 //! vmsplice(2), copy_file_range(2).
 //!
-//! Floor 8. Uses: `send`, `window`, `kernel`, `next`. Used by: the names that `interpose!()`
+//! Floor 8. Uses: `send`, `call`, `kernel`, `next`. Used by: the names that `interpose!()`
 //! defines.
 //!
 //! Between pipes and files the kernel has a flag for one call, `SPLICE_F_NONBLOCK`. It says nothing
@@ -27,7 +27,7 @@ use super::{
     call::{Call, events_of},
     early::Word,
     kernel::{self, Kind, answer, on},
-    next, send, window,
+    next, send,
 };
 use crate::hub::{
     guest::{Guest, guest},
@@ -178,7 +178,7 @@ fn by_windows(
     let mut at_socket = Call::begin(guest, socket)?;
     let mut at_pipe = Call::begin(guest, pipe)?;
     loop {
-        match window::attempt(socket, &attempt)? {
+        match at_socket.in_unmarked_window(&attempt)? {
             (_, Err(Errno::INTR)) => {}
             (never_waits, Err(Errno::AGAIN)) if flags & SPLICE_F_NONBLOCK == 0 => {
                 if kernel::readiness(pipe, events_of(pipe_way)) == 0 {

@@ -1,6 +1,8 @@
 //! What the tests have in common.
 
 use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
     fs::File,
     io,
     net::{TcpListener, TcpStream},
@@ -40,6 +42,38 @@ pub(crate) fn connection() -> (TcpStream, TcpStream) {
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (server, _) = listener.accept().unwrap();
     (client, server)
+}
+
+thread_local! {
+    /// How often this thread has allocated.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The system's allocator, which counts.
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: the system's allocator does it all.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise: it comes from `alloc` above.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+/// How often the calling thread allocates in `f`.
+pub(crate) fn allocations_of(f: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.get();
+    f();
+    ALLOCATIONS.get() - before
 }
 
 /// What a call of libc's gave.

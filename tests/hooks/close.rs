@@ -1,6 +1,7 @@
 //! Closing what others wait for.
 
 use std::{
+    fs::File,
     io::{Read, Write, pipe},
     net::TcpListener,
     os::{
@@ -8,6 +9,7 @@ use std::{
         unix::net::UnixStream,
     },
     ptr,
+    time::Duration,
 };
 
 use greenloop::{testing::settle, thread};
@@ -109,6 +111,46 @@ fn a_close_on_any_thread_and_by_any_call_ends_a_wait() {
                 // SAFETY: what a number was duplicated onto is nobody's but this test's.
                 unsafe { libc::close(if n == 1 || n == 2 { fd } else { -1 }) };
             });
+        });
+    }
+}
+
+/// Also the tries for a lock on a file, which know of no event: the next one would lock another
+/// file.
+#[test]
+fn a_number_that_comes_to_name_another_file_ends_a_wait_for_a_lock() {
+    type Lock = fn(RawFd) -> i32;
+    let locks: [Lock; 2] = [
+        // SAFETY: no memory is touched.
+        |fd| unsafe { libc::flock(fd, libc::LOCK_EX) },
+        |fd| {
+            // SAFETY: an all-zero lock is one: of the whole file.
+            let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+            lock.l_type = libc::F_WRLCK as i16;
+            // SAFETY: a live lock.
+            unsafe { libc::fcntl(fd, libc::F_OFD_SETLKW, &raw const lock) }
+        },
+    ];
+    for lock in locks {
+        on_a_virtual_thread(move || {
+            let name = format!("greenloop-lock-{}", std::process::id());
+            let [path, another] =
+                ["a", "b"].map(|n| std::env::temp_dir().join(format!("{name}-{n}")));
+            let options = File::options().read(true).write(true).create(true).to_owned();
+            let [one, two] = [&path, &path].map(|path| options.open(path).unwrap());
+            let three = options.open(&another).unwrap();
+            for path in [path, another] {
+                std::fs::remove_file(path).unwrap();
+            }
+            assert_eq!(lock(one.as_raw_fd()), 0);
+            let fd = two.as_raw_fd();
+            let waits = thread::spawn(move || result(lock(fd)));
+            thread::sleep(Duration::from_millis(2));
+            assert!(!waits.is_finished());
+            // SAFETY: both are open.
+            assert_eq!(unsafe { libc::dup2(three.as_raw_fd(), fd) }, fd);
+            assert_eq!(waits.join().unwrap(), Err(libc::EBADF));
+            assert_eq!(lock(three.as_raw_fd()), 0);
         });
     }
 }

@@ -21,6 +21,7 @@ mod poll;
 mod pthreads;
 mod receive;
 mod send;
+mod shared;
 mod sides;
 mod sleep;
 mod std_channels;

@@ -2,8 +2,9 @@
 
 use std::{
     io::{ErrorKind, IoSlice, Read, Write, pipe},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::{
-        fd::AsRawFd,
+        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
         unix::net::{UnixDatagram, UnixStream},
     },
     sync::atomic::{AtomicU32, Ordering},
@@ -13,7 +14,9 @@ use std::{
 use greenloop::thread;
 
 use crate::{
-    call::{Ticks, connection, named_pipe, on_a_virtual_thread, result, virtual_time_of},
+    call::{
+        Ticks, allocations_of, connection, named_pipe, on_a_virtual_thread, result, virtual_time_of,
+    },
     support::{assert_ends, in_a_process_of_its_own},
 };
 
@@ -202,4 +205,81 @@ fn several_messages_go_out_in_one_call() {
         drop(end);
         assert_eq!(reads.join().unwrap(), 2 * MIB + 10);
     });
+}
+
+/// A message that goes at once needs no copy of its parts.
+#[test]
+fn what_is_sent_at_once_allocates_nothing() {
+    on_a_virtual_thread(|| {
+        let (client, _server) = connection();
+        let (reader, writer) = pipe().unwrap();
+        let fifo = std::fs::File::from(named_pipe());
+        let parts = [IoSlice::new(b"one"), IoSlice::new(b"two")];
+        let send = || {
+            assert_eq!((&client).write_vectored(&parts).unwrap(), 6);
+            assert_eq!((&writer).write_vectored(&parts).unwrap(), 6);
+            assert_eq!((&fifo).write_vectored(&parts).unwrap(), 6);
+        };
+        send();
+        assert_eq!(allocations_of(send), 0);
+        drop(reader);
+    });
+}
+
+/// Sends by the call that also connects.
+fn open_fast(fd: RawFd, address: SocketAddr, all: &[u8], by_message: bool) -> Result<i64, i32> {
+    let SocketAddr::V4(address) = address else { unreachable!("it was asked for") };
+    let mut to = libc::sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: address.port().to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.ip().octets()) },
+        sin_zero: [0; 8],
+    };
+    let (at, length) = (&raw mut to, size_of::<libc::sockaddr_in>() as u32);
+    let flags = libc::MSG_FASTOPEN | libc::MSG_NOSIGNAL;
+    if !by_message {
+        let (bytes, count) = (all.as_ptr().cast(), all.len());
+        // SAFETY: live bytes, and a live address.
+        return result(unsafe { libc::sendto(fd, bytes, count, flags, at.cast(), length) });
+    }
+    let mut part = libc::iovec { iov_base: all.as_ptr().cast_mut().cast(), iov_len: all.len() };
+    // SAFETY: an all-zero header is one without anything.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
+    (message.msg_name, message.msg_namelen) = (at.cast(), length);
+    // SAFETY: a live header, of a live part and a live address.
+    result(unsafe { libc::sendmsg(fd, &raw const message, flags) })
+}
+
+/// As the kernel has it: blocking, it connects and sends all, or says why not.
+#[test]
+fn a_send_that_connects_waits_for_the_connection() {
+    for by_message in [false, true] {
+        on_a_virtual_thread(move || {
+            let socket = || {
+                // SAFETY: no memory is touched.
+                let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0) };
+                // SAFETY: just opened.
+                unsafe { OwnedFd::from_raw_fd(fd) }
+            };
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let reads = thread::spawn(move || drain(listener.accept().unwrap().0));
+            let (all, fd) = (vec![1; 4 * MIB], socket());
+            let sent = open_fast(fd.as_raw_fd(), address, &all, by_message);
+            assert_eq!(sent, Ok(4 * MIB as i64));
+            drop(fd);
+            assert_eq!(reads.join().unwrap(), 4 * MIB);
+            // Nobody listens any more.
+            let sent = open_fast(socket().as_raw_fd(), address, &all, by_message);
+            assert_eq!(sent, Err(libc::ECONNREFUSED));
+            // In non-blocking mode it is begun.
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let stream = TcpStream::from(socket());
+            stream.set_nonblocking(true).unwrap();
+            let address = listener.local_addr().unwrap();
+            let sent = open_fast(stream.as_raw_fd(), address, &all, by_message);
+            assert_eq!(sent, Err(libc::EINPROGRESS));
+        });
+    }
 }
