@@ -1,6 +1,6 @@
 //! A lock for a few instructions, which knows who has it.
 //!
-//! Floor 8. Uses: atomics, sched_yield(2) by instruction. Used by: `watch`, `window`.
+//! Floor 8. Uses: atomics, sched_yield(2) by instruction. Used by: `descriptors`, `window`.
 //!
 //! Hooked calls are made in places where no other lock will do: in signal handlers, before a
 //! thread-local can be made, and while an allocator's lock is held. So it is a word, and whoever

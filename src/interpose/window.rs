@@ -15,8 +15,8 @@
 //! processes, a record lock on a byte that no file has. Who does not get that in time comes again
 //! later, so a process that is stopped in the midst stops no other's hub.
 //!
-//! A call of an OS thread that began in such a moment says `EAGAIN` where it would have blocked; its
-//! hook finds that the user's mode is blocking, and begins it again ([`outside`]).
+//! A call of an OS thread that began in such a moment says `EAGAIN` where it would have blocked.
+//! Its hook finds that the user's mode is blocking, and begins it again ([`outside`]).
 //!
 //! On a socket the flag comes with another one, `O_APPEND`, which means nothing there. Who finds
 //! both, and has the lock, knows that a process was killed in the midst, and clears them.
@@ -26,10 +26,12 @@
 //! - A write of an OS thread that began in such a moment may write less than all.
 //! - What a killed process has left of a pipe with a name, or of a socket that it moved a pipe's
 //!   bytes to, stays.
-//! - A pipe with a name that is open for reading alone takes no lock of the kind that keeps other
-//!   processes out; nor does a program without this crate, or one that has no virtual threads, wait
-//!   to set the flags of a file that it shares. If a thread closes a duplicate of the file in such a
+//! - A pipe with a name that is open for reading alone takes no lock that keeps other processes
+//!   out. A program without this crate, or one that has no virtual threads, does not wait to set
+//!   the flags of a file that it shares. If a thread closes a duplicate of the file in such a
 //!   moment, the kernel lets the lock among processes go.
+//! - An OS thread's call on a socket with a timeout of its own may say in such a moment that its
+//!   time is over, but for `accept` and `connect`.
 //!
 //! Rejected: to leave the flag set and to hide it. It shows in children, in duplicates that no hook
 //! has seen and in processes that were sent the descriptor; and somebody would have to remember,
@@ -37,8 +39,8 @@
 //!
 //! # Invariants
 //!
-//! - `WINDOW-1` The flag is set only by who holds the locks of the file's number, and cleared before
-//!   it lets go. Whoever reads or writes the flags under them sees the user's.
+//! - `WINDOW-1` The flag is set only by who holds the locks of the file's number, and cleared
+//!   before it lets go. Whoever reads or writes the flags under them sees the user's.
 //! - `WINDOW-2` What runs in a window is one system call, which does not block.
 //! - `WINDOW-3` A window is open on the file that its call began with. Who opens it counts itself,
 //!   then looks at the number's age; who closes a number changes its age, then looks at the count,
@@ -207,8 +209,8 @@ pub(super) fn release_in_child() {
 }
 
 /// Does `attempt` on `fd`, which a call had at `age`, so that it does not block. Also tells whether
-/// the user wants it so anyway: then `EAGAIN` is for the user. If not, it may also mean that nothing
-/// was tried.
+/// the user wants it so anyway: then `EAGAIN` is for the user. If not, it may also mean that
+/// nothing was tried.
 pub(super) fn attempt<T>(
     (fd, age): (RawFd, Age),
     shows: Shows,
