@@ -277,23 +277,24 @@ fn splice_loses_nothing_where_it_does_not_wait() {
         assert_eq!(unsafe { libc::ioctl(from.as_raw_fd(), libc::FIONREAD, &raw mut left) }, 0);
         left as usize
     }
-    on_a_virtual_thread(|| {
+    let bytes = pattern();
+    on_a_virtual_thread(move || {
         // To a socket that is full, by its own mode and by the call's flag.
         for flags in [0, libc::SPLICE_F_NONBLOCK] {
             let ((reader, mut writer), (mut socket, _other)) =
                 (pipe().unwrap(), UnixStream::pair().unwrap());
             socket.set_nonblocking(true).unwrap();
-            while socket.write(&pattern()).is_ok() {}
+            while socket.write(&bytes).is_ok() {}
             socket.set_nonblocking(flags == 0).unwrap();
-            writer.write_all(&pattern()[..LENGTH]).unwrap();
+            writer.write_all(&bytes[..LENGTH]).unwrap();
             assert_eq!(moved(&reader, &socket, flags), 0);
             assert_eq!(left(&reader), LENGTH);
         }
         // Into a pipe that is nearly full.
         let ((reader, mut writer), (mut end, other)) =
             (pipe().unwrap(), UnixStream::pair().unwrap());
-        writer.write_all(&pattern()[..LENGTH - 4096]).unwrap();
-        end.write_all(&pattern()[..LENGTH]).unwrap();
+        writer.write_all(&bytes[..LENGTH - 4096]).unwrap();
+        end.write_all(&bytes[..LENGTH]).unwrap();
         let moved = moved(&other, &writer, libc::SPLICE_F_NONBLOCK);
         assert_eq!(moved + left(&other), LENGTH);
         assert_eq!(left(&reader), LENGTH - 4096 + moved);
