@@ -121,7 +121,7 @@ pub(super) fn age_of(fd: RawFd) -> Age {
 /// `EBADF`: it was closed since.
 pub(super) fn is_open(fd: RawFd, age: Age) -> Result<bool, Errno> {
     let state = state_of(fd);
-    if Age(state / AGE) == age { Ok(state % AGE == 0) } else { Err(Errno::BADF) }
+    if Age(state / AGE) == age { Ok(state.is_multiple_of(AGE)) } else { Err(Errno::BADF) }
 }
 
 fn state_of(fd: RawFd) -> u64 {
