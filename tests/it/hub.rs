@@ -1246,15 +1246,13 @@ fn a_wait_in_a_destructor_during_a_timeouts_unwind_does_not_spin() {
 #[test]
 fn a_kill_wins_over_a_timeout() {
     run(|| {
-        let sleeper = |limit| spawn(move || timeout(limit, || sleep(AGES)).is_err());
-        // What the lint of a debug build takes to look at it the first time is longer than that.
-        sleeper(AGES);
-        yield_now();
-        let g = sleeper(MOMENT);
+        // Longer than the lint of a debug build takes to look at where it sleeps.
+        let limit = 100 * MOMENT;
+        let g = spawn(move || timeout(limit, || sleep(AGES)).is_err());
         yield_now();
         shield(|| {
             let begin = Instant::now();
-            while begin.elapsed() < 2 * MOMENT {}
+            while begin.elapsed() < 2 * limit {}
         });
         g.kill();
         assert!(g.join().unwrap_err().is_killed());
