@@ -652,7 +652,7 @@ fn selects_nest_in_arms_and_in_bodies() {
 /// A waker that outlives its select is spent: it neither wakes a later one nor is used by it.
 #[test]
 fn a_waker_that_somebody_keeps_does_not_wake_a_later_wait() {
-    run(|| {
+    testing::run(|| {
         let kept = RefCell::new(None);
         let keeps = poll_fn(|cx| {
             *kept.borrow_mut() = Some(cx.waker().clone());
