@@ -113,7 +113,7 @@ pub(crate) fn families(random: &Random, _: bool) -> Vec<Party> {
         };
         let children = [2, 3, 4].map(child);
         children[random.below(3)].kill();
-        mortal_pause(&random);
+        pause(&random);
         for child in children {
             if let Err(payload) = child.join() {
                 assert!(payload.is::<greenloop::Killed>());
@@ -155,8 +155,9 @@ pub(crate) fn families(random: &Random, _: bool) -> Vec<Party> {
         });
         assert_eq!(sum, 3);
     };
-    // std asserts that its join succeeds, which a kill prevents.
-    vec![party(virtually).on_a_hub(), party(really).immortal()]
+    // Killed, the first would leave its children behind; std asserts that its join succeeds, which
+    // a kill prevents.
+    vec![party(virtually).on_a_hub().immortal(), party(really).immortal()]
 }
 
 /// Loads a library, asks it something, and lets go of it.
