@@ -38,7 +38,7 @@ use rustix::io::Errno;
 use super::{
     descriptors::{self, Age, Watch},
     kernel,
-    window::{self, Shows},
+    window::{self, Done, Shows},
 };
 use crate::{
     hub::{
@@ -230,21 +230,39 @@ impl Call {
         self.limit = Some(self.limit(direction).min(deadline));
     }
 
-    /// Does `attempt`, which blocks, in a window in which it does not. Also tells whether it is the
-    /// user who wants it so; if not, `EAGAIN` may also mean that nothing was tried.
+    /// Does `attempt`, which blocks, in a window in which it does not, as soon as one can be opened.
+    /// Also tells whether it is the user who wants it so.
     pub(super) fn in_window<T>(
-        &self,
-        attempt: impl FnOnce() -> Result<T, Errno>,
-    ) -> Result<(bool, Result<T, Errno>), Errno> {
-        window::attempt((self.fd, self.age), Shows::Marked, attempt)
+        &mut self,
+        direction: Direction,
+        attempt: impl Fn() -> Result<T, Errno>,
+    ) -> Result<Done<T>, Errno> {
+        self.in_a_window(direction, Shows::Marked, attempt)
     }
 
     /// The same for splice(2), to which a window must not show.
     pub(super) fn in_unmarked_window<T>(
-        &self,
-        attempt: impl FnOnce() -> Result<T, Errno>,
-    ) -> Result<(bool, Result<T, Errno>), Errno> {
-        window::attempt((self.fd, self.age), Shows::Unmarked, attempt)
+        &mut self,
+        direction: Direction,
+        attempt: impl Fn() -> Result<T, Errno>,
+    ) -> Result<Done<T>, Errno> {
+        self.in_a_window(direction, Shows::Unmarked, attempt)
+    }
+
+    fn in_a_window<T>(
+        &mut self,
+        direction: Direction,
+        shows: Shows,
+        attempt: impl Fn() -> Result<T, Errno>,
+    ) -> Result<Done<T>, Errno> {
+        loop {
+            if let Some(done) = window::attempt((self.fd, self.age), shows, &attempt)? {
+                return Ok(done);
+            }
+            // Not even to a user who wants no waits is that an answer.
+            let limit = self.limit(direction);
+            self.pause(limit)?;
+        }
     }
 
     /// Does `attempt`, which blocks, with windows in which it does not.
@@ -255,7 +273,7 @@ impl Call {
         attempt: impl Fn() -> Result<usize, Errno>,
     ) -> Result<usize, Errno> {
         loop {
-            match self.in_window(&attempt)? {
+            match self.in_window(direction, &attempt)? {
                 (_, Err(Errno::INTR)) => {}
                 (false, Err(Errno::AGAIN)) => self.wait_blocking(direction)?,
                 (_, done) => return self.done(0, done),

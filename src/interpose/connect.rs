@@ -83,7 +83,7 @@ unsafe fn reach(
     let attempt = || unsafe { on(fd, libc::SYS_connect, rest) };
     let mut has_begun = false;
     loop {
-        let (is_nonblocking, done) = call.in_window(attempt)?;
+        let (is_nonblocking, done) = call.in_window(Write, attempt)?;
         match done {
             Err(Errno::ISCONN) if has_begun => return call.done(0, Ok(0)),
             Err(Errno::INPROGRESS | Errno::ALREADY) if !is_nonblocking => {

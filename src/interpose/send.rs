@@ -378,9 +378,10 @@ unsafe fn give_to_pipe(call: &mut Call, parts: *const iovec, count: usize) -> Re
             (at.cast_const(), left)
         });
         let done = if by_windows {
+            let fd = call.fd;
             // SAFETY: the caller's promise: its parts, or what is left of them.
-            let plainly = || unsafe { on(call.fd, libc::SYS_writev, [at.word(), left, 0, 0, 0]) };
-            call.in_window(plainly)?.1
+            let plainly = || unsafe { on(fd, libc::SYS_writev, [at.word(), left, 0, 0, 0]) };
+            call.in_window(Write, plainly)?.1
         } else {
             let now = libc::RWF_NOWAIT as usize;
             // SAFETY: as above; at the file's own position, the offset -1.

@@ -178,7 +178,7 @@ fn by_windows(
     let mut at_socket = Call::begin(guest, socket)?;
     let mut at_pipe = Call::begin(guest, pipe)?;
     loop {
-        match at_socket.in_unmarked_window(&attempt)? {
+        match at_socket.in_unmarked_window(socket_way, &attempt)? {
             (_, Err(Errno::INTR)) => {}
             (never_waits, Err(Errno::AGAIN)) if flags & SPLICE_F_NONBLOCK == 0 => {
                 if kernel::readiness(pipe, events_of(pipe_way)) == 0 {

@@ -30,6 +30,8 @@
 //!   out. A program without this crate, or one that has no virtual threads, does not wait to set
 //!   the flags of a file that it shares. If a thread closes a duplicate of the file in such a
 //!   moment, the kernel lets the lock among processes go.
+//! - While a close of the number's last file lingers (`SO_LINGER`), a call on its new one that needs
+//!   a window waits for the end of that.
 //! - An OS thread's call on a socket with a timeout of its own may say in such a moment that its
 //!   time is over, but for `accept` and `connect`.
 //!
@@ -208,30 +210,41 @@ pub(super) fn release_in_child() {
     COUNT.store(0, SeqCst);
 }
 
+/// What a call came to, after whether the user wants it not to wait.
+pub(super) type Done<T> = (bool, Result<T, Errno>);
+
 /// Does `attempt` on `fd`, which a call had at `age`, so that it does not block. Also tells whether
-/// the user wants it so anyway: then `EAGAIN` is for the user. If not, it may also mean that
-/// nothing was tried.
+/// the user wants it so anyway: then `EAGAIN` is for the user.
+///
+/// `None`: it was not tried, since another process has a window open, or since a close that began
+/// before the call did has not ended. The number was free for the call's file from the beginning of
+/// that close on, which may take as long as the old file lingers.
 pub(super) fn attempt<T>(
     (fd, age): (RawFd, Age),
     shows: Shows,
     attempt: impl FnOnce() -> Result<T, Errno>,
-) -> Result<(bool, Result<T, Errno>), Errno> {
+) -> Result<Option<Done<T>>, Errno> {
     // Before and after: so no close was between, and the locks are those of the file.
-    if !descriptors::is_open(fd, age)? {
-        return Ok((false, Err(Errno::AGAIN)));
+    let mut tries = 0;
+    while !descriptors::is_open(fd, age)? {
+        if tries == TRIES {
+            return Ok(None);
+        }
+        tries += 1;
+        rustix::thread::sched_yield();
     }
     let alone = Alone::with(fd, TRIES)?;
     if !descriptors::is_open(fd, age)? || alone.processes == Processes::Inside {
-        return Ok((false, Err(Errno::AGAIN)));
+        return Ok(None);
     }
     let flags = alone.flags()?;
     if flags & O_NONBLOCK != 0 {
-        return Ok((true, attempt()));
+        return Ok(Some((true, attempt())));
     }
     alone.open(shows, flags)?;
     let done = attempt();
     alone.shut(shows);
-    Ok((false, done))
+    Ok(Some((false, done)))
 }
 
 /// Waits until no window is open on the file that `fd` names: called when no new one can be

@@ -243,6 +243,49 @@ fn a_number_that_comes_to_name_another_file_takes_no_mode_with_it() {
     });
 }
 
+/// A number is free for a new file before the close of the old one has ended: that lingers.
+#[test]
+fn a_number_whose_last_file_lingers_is_a_new_files_already() {
+    let name = "shared::a_number_whose_last_file_lingers_is_a_new_files_already";
+    in_a_process_of_its_own(name, || {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        greenloop::run(move || {
+            // Nobody looks at what is closed before somebody has waited.
+            let accepts = thread::spawn(move || (listener.accept().unwrap().0, listener));
+            settle();
+            let lingers = TcpStream::connect(address).unwrap();
+            let (mut peer, _listener) = accepts.join().unwrap();
+            // More than the two of them hold, and a minute to send it.
+            lingers.set_nonblocking(true).unwrap();
+            while (&lingers).write(&[0; 65536]).is_ok() {}
+            let minute = libc::linger { l_onoff: 1, l_linger: 60 };
+            let (at, size) = ((&raw const minute).cast(), size_of::<libc::linger>() as u32);
+            let number = lingers.into_raw_fd();
+            // SAFETY: a live option of that size.
+            let set =
+                unsafe { libc::setsockopt(number, libc::SOL_SOCKET, libc::SO_LINGER, at, size) };
+            assert_eq!(set, 0);
+            let connects = thread::spawn(move || {
+                // SAFETY: the number is this test's.
+                let closes = std::thread::spawn(move || unsafe { libc::close(number) });
+                // SAFETY: no memory is touched.
+                while unsafe { libc::fcntl(number, libc::F_GETFD) } != -1 {
+                    std::thread::yield_now();
+                }
+                // In non-blocking mode, with a wait of std's own.
+                let connected = TcpStream::connect_timeout(&address, Duration::from_secs(60));
+                assert_eq!(connected.unwrap().as_raw_fd(), number, "the lowest that is free");
+                assert_eq!(closes.join().unwrap(), 0);
+            });
+            settle();
+            // What lingers is read, and the close ends.
+            std::thread::spawn(move || io::copy(&mut peer, &mut io::sink()).unwrap());
+            connects.join().unwrap();
+        });
+    });
+}
+
 /// Another process has such a moment on the same listener, and is stopped in it.
 #[test]
 fn the_moment_of_another_process_is_not_the_users_mode() {
