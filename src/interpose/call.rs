@@ -230,8 +230,8 @@ impl Call {
         self.limit = Some(self.limit(direction).min(deadline));
     }
 
-    /// Does `attempt`, which blocks, in a window in which it does not, as soon as one can be opened.
-    /// Also tells whether it is the user who wants it so.
+    /// Does `attempt`, which blocks, in a window in which it does not, once one can be opened. Also
+    /// tells whether it is the user who wants it so.
     pub(super) fn in_window<T>(
         &mut self,
         direction: Direction,

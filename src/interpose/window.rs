@@ -30,8 +30,8 @@
 //!   out. A program without this crate, or one that has no virtual threads, does not wait to set
 //!   the flags of a file that it shares. If a thread closes a duplicate of the file in such a
 //!   moment, the kernel lets the lock among processes go.
-//! - While a close of the number's last file lingers (`SO_LINGER`), a call on its new one that needs
-//!   a window waits for the end of that.
+//! - While a close of the number's last file lingers (`SO_LINGER`), a call on its new one that
+//!   needs a window waits for the end of that.
 //! - An OS thread's call on a socket with a timeout of its own may say in such a moment that its
 //!   time is over, but for `accept` and `connect`.
 //!
