@@ -1,10 +1,13 @@
 //! Blocks: the thread-locals of one virtual thread.
 //!
-//! Floor 8. Uses: `layout`. Used by: `vthread`.
+//! Floor 8. Uses: `layout`. Used by: `spawn`.
 //!
-//! A block is made as `pthread_create` makes a thread's: glibc allocates it and writes every
-//! module's image into it; then the control block is filled in, field by field. Copying a live
-//! thread's control block, or libc's image, would copy pointers of that thread's own with it.
+//! A block lies at the top of its thread's stack, as `pthread_create` has it: in a frame of its
+//! own, so that it needs no memory and no page beside the stack's. It is made as that makes it,
+//! too: glibc allocates the vector of modules, and writes every module's image; then the control
+//! block is filled in, field by field. Copying a live thread's control block, or libc's image,
+//! would copy pointers of that thread's own with it. The vector of one that has ended goes to the
+//! next.
 //!
 //! | field | value | why |
 //! |---|---|---|
@@ -20,9 +23,11 @@
 //!
 //! # Invariants
 //!
-//! - `BLOCK-1` A block is used by one virtual thread at a time, on the OS thread that made it: it
-//!   is `!Send`. Between two it lies in that thread's pool, reset.
-//! - `BLOCK-2` While a block is in use nobody frees it: whoever is frozen leaks it.
+//! - `BLOCK-1` A block is used by one virtual thread, on the OS thread that made it: it is
+//!   `!Send`.
+//! - `BLOCK-2` A block is where it is until it is dropped. Whoever is frozen never drops it, and
+//!   its stack stays.
+//! - `BLOCK-3` A vector belongs to one block, or lies in the thread's pool, with all of it cleared.
 
 #![expect(unsafe_code, reason = "control blocks of the C library's are written")]
 //! # Safety
@@ -33,9 +38,11 @@ use std::{
     cell::RefCell,
     ffi::{c_int, c_void},
     io,
-    ptr::{self, NonNull},
+    marker::PhantomData,
+    mem::MaybeUninit,
+    ptr,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI32, Ordering},
     },
 };
@@ -43,7 +50,7 @@ use std::{
 use super::layout::{KEY_BLOCKS, KEYS_IN_BLOCK, Key, KeyData, Layout, control_of};
 use crate::{coro::base, hub::guest::GUEST_TIDS};
 
-/// Blocks that an OS thread keeps for later.
+/// Vectors that an OS thread keeps for later.
 const SPARE_MAX: usize = 1024;
 
 /// Rounds of destructors of keys, since one may set a value anew (`PTHREAD_DESTRUCTOR_ITERATIONS`).
@@ -53,11 +60,41 @@ const KEY_ROUNDS: usize = 4;
 const NO_RSEQ: u32 = -2i32 as u32;
 
 thread_local! {
-    static SPARE: RefCell<Vec<Block>> = const { RefCell::new(Vec::new()) };
+    static SPARE: RefCell<Spares> = const { RefCell::new(Spares(Vec::new())) };
 }
 
-/// Where all blocks of the process are: their bases.
-static ALL: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+/// Where all blocks of the process are.
+static ALL: Mutex<Places> = Mutex::new(Places { bases: Vec::new(), free: Vec::new() });
+
+fn lock_all() -> MutexGuard<'static, Places> {
+    ALL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The bases of blocks, each at a number of its own; zero at those that are free.
+struct Places {
+    bases: Vec<usize>,
+    free: Vec<u32>,
+}
+
+impl Places {
+    fn add(&mut self, base: usize) -> u32 {
+        if let Some(number) = self.free.pop() {
+            self.bases[number as usize] = base;
+            return number;
+        }
+        self.bases.push(base);
+        (self.bases.len() - 1) as u32
+    }
+
+    fn remove(&mut self, number: u32) {
+        self.bases[number as usize] = 0;
+        self.free.push(number);
+    }
+
+    fn iter(&self) -> impl Iterator<Item = usize> {
+        self.bases.iter().copied().filter(|base| *base != 0)
+    }
+}
 
 /// A module with thread-locals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,19 +124,48 @@ struct Vector {
 /// What stands in the vector for thread-locals that are allocated when they are first used.
 const UNALLOCATED: usize = usize::MAX;
 
-/// The vector of the block with this base, which must be ours.
-fn vector_of(base: usize) -> Vector {
-    // The second word of the base's structure here, the first there.
-    let at = if cfg!(target_arch = "x86_64") { 8 } else { 0 };
-    let first: *mut Entry = ptr::with_exposed_provenance_mut(read(base + at));
-    // SAFETY: the vector that glibc allocated for the block has its length in front.
-    let length = unsafe { first.sub(1) };
-    // SAFETY: as above.
-    let count = unsafe { (*length).at };
-    Vector { first, count }
-}
+/// Where a block has the address of its vector, behind its base: in the second word of the base's
+/// structure here, in the first there.
+const VECTOR_AT: usize = if cfg!(target_arch = "x86_64") { 8 } else { 0 };
 
 impl Vector {
+    /// The vector of the block with this base, which must be ours.
+    fn of(base: usize) -> Vector {
+        Vector::at(read(base + VECTOR_AT))
+    }
+
+    /// The vector at an address, which must be one.
+    fn at(address: usize) -> Vector {
+        let first: *mut Entry = ptr::with_exposed_provenance_mut(address);
+        // SAFETY: a vector that glibc allocated has its length in front.
+        let length = unsafe { first.sub(1) };
+        // SAFETY: as above.
+        let count = unsafe { (*length).at };
+        Vector { first, count }
+    }
+
+    /// Frees the thread-locals of modules that were loaded late, and forgets all.
+    fn clear(&self) {
+        for number in 1..=self.count {
+            // SAFETY: an entry of the vector: there are so many behind the first.
+            let entry = unsafe { self.first.add(number) };
+            // SAFETY: as above.
+            let to_free = unsafe { (*entry).to_free };
+            // SAFETY: glibc has allocated it for this block, and forgets it below.
+            unsafe { libc::free(to_free) };
+        }
+        // SAFETY: the first entry and those behind it.
+        unsafe { self.first.write_bytes(0, self.count + 1) };
+    }
+
+    /// Frees it. It is clear, and no block has it.
+    fn free(self) {
+        // SAFETY: the length in front of the first entry is what glibc has allocated it with.
+        let allocated = unsafe { self.first.sub(1) };
+        // SAFETY: glibc allocates and frees vectors by its names for everybody; nobody has it.
+        unsafe { libc::free(allocated.cast()) };
+    }
+
     /// Where the block has the thread-locals of a module, if it has.
     fn place_of(&self, number: usize) -> Option<usize> {
         if number == 0 || number > self.count {
@@ -158,24 +224,28 @@ pub(crate) fn before_dlopen() -> Before {
 /// it has brought into every block, as the loader does for the threads that it knows. Those that
 /// are allocated when they are first used are none of them.
 pub(crate) fn after_dlopen(Before(before): &Before) {
-    let all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+    let all = lock_all();
     let Ok(layout) = super::layout::layout() else { return };
     let now = modules();
     let is_known = |module: &Module| {
         before.iter().any(|k| (k.address, k.number) == (module.address, module.number))
     };
     let new: Vec<&Module> = now.iter().filter(|module| !is_known(module)).collect();
-    if new.is_empty() || all.is_empty() {
+    if new.is_empty() || all.iter().next().is_none() {
         return;
     }
     // What the loader writes into a new block tells which of them have a place there.
     // SAFETY: null asks for a new block.
-    let Some(fresh) = NonNull::new(unsafe { (layout.allocate)(ptr::null_mut()) }) else { return };
-    let vector = vector_of(fresh.as_ptr().expose_provenance());
+    let fresh = unsafe { (layout.allocate)(ptr::null_mut()) };
+    if fresh.is_null() {
+        return;
+    }
+    let own = fresh.expose_provenance();
+    let vector = Vector::of(own);
     for module in new {
         let Some(place) = vector.place_of(module.number) else { continue };
-        let at = place.wrapping_sub(fresh.as_ptr().expose_provenance());
-        for &base in all.iter() {
+        let at = place.wrapping_sub(own);
+        for base in all.iter() {
             let to: *mut u8 = ptr::with_exposed_provenance_mut(base.wrapping_add(at));
             let image: *const u8 = ptr::with_exposed_provenance(module.image);
             // SAFETY: the place of a module's thread-locals is the same in every block, and all
@@ -190,54 +260,112 @@ pub(crate) fn after_dlopen(Before(before): &Before) {
         }
     }
     // SAFETY: just allocated, and never used.
-    unsafe { (layout.deallocate)(fresh.as_ptr(), true) };
+    unsafe { (layout.deallocate)(fresh, true) };
+}
+
+/// What an ended virtual thread leaves to the next: a vector, and a thread id.
+struct Spare {
+    vector: usize,
+    tid: i32,
+}
+
+/// Those of an OS thread.
+struct Spares(Vec<Spare>);
+
+impl Drop for Spares {
+    fn drop(&mut self) {
+        for spare in self.0.drain(..) {
+            Vector::at(spare.vector).free();
+        }
+    }
+}
+
+/// Lines of a cache, which is what glibc aligns thread-locals to, at least.
+#[repr(align(64))]
+struct Room<const BYTES: usize>(MaybeUninit<[u8; BYTES]>);
+
+/// Calls `f` with so many bytes, aligned to 64, that are there until it returns: on the stack, if
+/// they are no more than a few pages.
+fn with_room(bytes: usize, f: &mut dyn FnMut(*mut u8)) {
+    #[inline(never)]
+    fn on_stack<const BYTES: usize>(f: &mut dyn FnMut(*mut u8)) {
+        let mut room = Room::<BYTES>(MaybeUninit::uninit());
+        f(room.0.as_mut_ptr().cast());
+    }
+    match bytes {
+        // 4.5 KiB is what a program has that loads few libraries.
+        0..=4544 => on_stack::<4544>(f),
+        4545..=5120 => on_stack::<5120>(f),
+        5121..=6144 => on_stack::<6144>(f),
+        6145..=8192 => on_stack::<8192>(f),
+        8193..=16_384 => on_stack::<16_384>(f),
+        _ => {
+            let mut room: Vec<Room<64>> = Vec::with_capacity(bytes.div_ceil(64));
+            f(room.as_mut_ptr().cast());
+        }
+    }
 }
 
 /// The thread-locals of one virtual thread.
 #[derive(Debug)]
-pub(super) struct Block {
-    base: NonNull<c_void>,
+pub(super) struct Block<'room> {
+    base: usize,
     tid: i32,
+    /// Its number in the list of all.
+    number: u32,
     layout: &'static Layout,
+    room: PhantomData<*mut &'room mut u8>,
 }
 
-impl Block {
-    /// A block of this OS thread's, fresh or as if it were.
-    pub(super) fn take(layout: &'static Layout) -> io::Result<Block> {
-        let spare = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten();
-        if let Some(block) = spare {
-            block.reset();
-            return Ok(block);
+impl Block<'_> {
+    /// Calls `f` with a fresh block, which lies in a frame of this call's.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory`, when there is no memory for its vector of modules.
+    pub(super) fn with(layout: &'static Layout, f: &mut dyn FnMut(io::Result<&Block<'_>>)) {
+        let Layout { below, above, alignment, .. } = *layout;
+        with_room(below + above + alignment.saturating_sub(64), &mut |room| {
+            f(Block::make(room, layout).as_ref().map_err(|_| {
+                let text = "no memory for the thread-locals of another virtual thread";
+                io::Error::new(io::ErrorKind::OutOfMemory, text)
+            }));
+        });
+    }
+
+    /// Makes a block of what `with_room` has given for it.
+    fn make<'room>(room: *mut u8, layout: &'static Layout) -> Result<Block<'room>, ()> {
+        let Layout { below, above, alignment, .. } = *layout;
+        let base = (room.expose_provenance() + below).next_multiple_of(alignment);
+        let lowest: *mut u8 = ptr::with_exposed_provenance_mut(base - below);
+        // SAFETY: BLOCK-1: room for a block, by the size that was asked for.
+        unsafe { lowest.write_bytes(0, below + above) };
+        let at: *mut c_void = ptr::with_exposed_provenance_mut(base);
+        let spare = SPARE.try_with(|spare| spare.borrow_mut().0.pop()).ok().flatten();
+        let tid = spare.as_ref().map_or_else(draw_tid, |spare| spare.tid);
+        if let Some(Spare { vector, .. }) = spare {
+            let place: *mut usize = ptr::with_exposed_provenance_mut(base + VECTOR_AT);
+            // SAFETY: BLOCK-1; the vector is this block's now (BLOCK-3).
+            unsafe { place.write(vector) };
+            // SAFETY: a zeroed block with a cleared vector is what it is for; glibc does the same
+            // with the stacks that it keeps.
+            unsafe { (layout.initialise)(at, true) };
+        } else {
+            // SAFETY: a zeroed block, of the size and alignment that glibc has asked for.
+            let made = unsafe { (layout.allocate)(at) };
+            if made.is_null() {
+                return Err(());
+            }
         }
-        // SAFETY: null asks for a new block.
-        let base = unsafe { (layout.allocate)(ptr::null_mut()) };
-        let base = NonNull::new(base).ok_or_else(|| {
-            let text = "no memory for the thread-locals of another virtual thread";
-            io::Error::new(io::ErrorKind::OutOfMemory, text)
-        })?;
-        let block = Block { base, tid: draw_tid(), layout };
-        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
-        all.push(block.base());
-        drop(all);
+        let number = lock_all().add(base);
+        let block = Block { base, tid, number, layout, room: PhantomData };
         block.fill_in();
         Ok(block)
     }
 
-    /// Gives it back, for the next one. Its destructors have run.
-    pub(super) fn put(self) {
-        let mut block = Some(self);
-        let _ = SPARE.try_with(|spare| {
-            let mut spare = spare.borrow_mut();
-            if spare.len() < SPARE_MAX {
-                spare.extend(block.take());
-            }
-        });
-        drop(block);
-    }
-
     /// Its base.
     pub(super) fn base(&self) -> usize {
-        self.base.as_ptr().expose_provenance()
+        self.base
     }
 
     /// The thread id in it.
@@ -246,7 +374,7 @@ impl Block {
     }
 
     fn control(&self) -> usize {
-        control_of(self.base(), self.layout.control_bytes)
+        control_of(self.base, self.layout.control_bytes)
     }
 
     /// Writes a word at an address in the block.
@@ -260,44 +388,10 @@ impl Block {
         unsafe { ptr::with_exposed_provenance_mut::<u32>(address).write_unaligned(half) };
     }
 
-    /// Makes a block that was used as one that was just allocated.
-    fn reset(&self) {
-        self.clear_vector();
-        let control = self.control();
-        #[cfg(target_arch = "x86_64")]
-        let vector = read(self.base() + 8);
-        // SAFETY: BLOCK-1: nobody uses the control block, and all of it is written anew below.
-        unsafe {
-            ptr::with_exposed_provenance_mut::<u8>(control)
-                .write_bytes(0, self.layout.control_bytes);
-        }
-        #[cfg(target_arch = "x86_64")]
-        self.write(self.base() + 8, vector);
-        // SAFETY: a block of `_dl_allocate_tls`'s with a cleared vector is what it is for; glibc
-        // does the same with the stacks that it keeps.
-        unsafe { (self.layout.initialise)(self.base.as_ptr(), false) };
-        self.fill_in();
-    }
-
-    /// Frees the thread-locals of modules that were loaded late, and forgets them.
-    fn clear_vector(&self) {
-        let Vector { first, count } = vector_of(self.base());
-        for number in 1..=count {
-            // SAFETY: an entry of the vector: there are so many behind the first.
-            let entry = unsafe { first.add(number) };
-            // SAFETY: as above.
-            let to_free = unsafe { (*entry).to_free };
-            // SAFETY: glibc has allocated it for this block, and forgets it below.
-            unsafe { libc::free(to_free) };
-        }
-        // SAFETY: the first entry and those behind it.
-        unsafe { first.write_bytes(0, count + 1) };
-    }
-
     /// Fills the control block in, which is all zeroes but for the vector.
     fn fill_in(&self) {
         let Layout { tid_at, specific_at, robust_at, rseq_at, ref malloc_words, .. } = *self.layout;
-        let (base, control, own) = (self.base(), self.control(), base::current());
+        let (base, control, own) = (self.base, self.control(), base::current());
         #[cfg(target_arch = "x86_64")]
         {
             self.write(base, base);
@@ -401,15 +495,23 @@ fn draw_tid() -> i32 {
     NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_default()
 }
 
-impl Drop for Block {
+impl Drop for Block<'_> {
+    /// Its destructors have run, or nothing has.
     fn drop(&mut self) {
-        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
-        let base = self.base();
-        if let Some(place) = all.iter().position(|known| *known == base) {
-            all.swap_remove(place);
+        lock_all().remove(self.number);
+        let vector = Vector::of(self.base);
+        vector.clear();
+        let address = vector.first.expose_provenance();
+        let kept = SPARE.try_with(|spare| {
+            let Spares(spare) = &mut *spare.borrow_mut();
+            let has_room = spare.len() < SPARE_MAX;
+            if has_room {
+                spare.push(Spare { vector: address, tid: self.tid });
+            }
+            has_room
+        });
+        if !kept.unwrap_or(false) {
+            vector.free();
         }
-        drop(all);
-        // SAFETY: allocated by `_dl_allocate_tls`, and nobody runs on it (BLOCK-2).
-        unsafe { (self.layout.deallocate)(self.base.as_ptr(), true) };
     }
 }

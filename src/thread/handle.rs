@@ -30,8 +30,15 @@ pub struct Thread(Arc<Identity>);
 
 struct Identity {
     name: Option<Box<str>>,
-    /// Set while an `unpark` has not been used up.
-    token: Event,
+    /// Set while an `unpark` has not been used up. Boxed, since it is most of what a thread would
+    /// take, and most never need it.
+    token: OnceLock<Box<Event>>,
+}
+
+impl Identity {
+    fn token(&self) -> &Event {
+        self.token.get_or_init(Box::default)
+    }
 }
 
 thread_local! {
@@ -41,7 +48,7 @@ thread_local! {
 
 impl Thread {
     pub(super) fn new(name: Option<Box<str>>) -> Thread {
-        Thread(Arc::new(Identity { name, token: Event::new() }))
+        Thread(Arc::new(Identity { name, token: OnceLock::new() }))
     }
 
     /// Makes it the one that [`current`] returns on these thread-locals.
@@ -56,7 +63,7 @@ impl Thread {
 
     /// Wakes it from [`park`], now or when it next calls that. From any thread.
     pub fn unpark(&self) {
-        self.0.token.set();
+        self.0.token().set();
     }
 }
 
@@ -94,8 +101,8 @@ pub fn current() -> Thread {
 /// [`std::thread::park`].
 pub fn park() {
     let current = current();
-    current.0.token.wait();
-    current.0.token.clear();
+    current.0.token().wait();
+    current.0.token().clear();
 }
 
 /// As [`park`], for `limit` at most.
@@ -105,8 +112,8 @@ pub fn park() {
 /// [`std::thread::park_timeout`].
 pub fn park_timeout(limit: Duration) {
     let current = current();
-    current.0.token.wait_timeout(limit);
-    current.0.token.clear();
+    current.0.token().wait_timeout(limit);
+    current.0.token().clear();
 }
 
 /// Puts the caller to sleep: a virtual thread or a greenlet parks, an OS thread blocks.

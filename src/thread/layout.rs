@@ -13,6 +13,7 @@
 //! | name | of | since | without it |
 //! |---|---|---|---|
 //! | `_dl_allocate_tls`, `_dl_allocate_tls_init`, `_dl_deallocate_tls` | ld.so | 2.0 | refused |
+//! | `_dl_get_tls_static_info` | ld.so | 2.0 | refused |
 //! | `__ctype_init`, `__call_tls_dtors` | libc.so | 2.0, 2.18 | refused |
 //! | `__pthread_keys` | libc.so | 2.34 (libpthread before) | refused |
 //! | `_thread_db_sizeof_pthread`, `_thread_db_pthread_tid`, `_thread_db_pthread_specific` | libc.so | 2.34 | refused |
@@ -102,6 +103,10 @@ pub(super) struct Layout {
     pub(super) keys: *const Key,
     /// The size of the control block.
     pub(super) control_bytes: usize,
+    /// How far a block reaches below its base and above, and what its base is a multiple of.
+    pub(super) below: usize,
+    pub(super) above: usize,
+    pub(super) alignment: usize,
     /// Offsets in the control block.
     pub(super) tid_at: usize,
     pub(super) specific_at: usize,
@@ -165,6 +170,16 @@ fn probe() -> Result<Layout, Refusal> {
     // SAFETY: a word of glibc's for debuggers.
     let control_bytes = unsafe { *control_bytes } as usize;
     check((1024..65_536).contains(&control_bytes), "its size")?;
+    let (static_bytes, alignment) = static_info()?;
+    check(alignment.is_power_of_two() && alignment <= 65_536, "the alignment of thread-locals")?;
+    check((control_bytes..1 << 24).contains(&static_bytes), "the size of thread-locals")?;
+    // On x86_64 thread-locals end where the control block begins, and it is counted with them; on
+    // aarch64 it ends where they begin.
+    let (below, above) = if cfg!(target_arch = "x86_64") {
+        (static_bytes - control_bytes, control_bytes)
+    } else {
+        (control_bytes, static_bytes)
+    };
     let tid_at = offset_in(c"_thread_db_pthread_tid")?;
     let specific_at = offset_in(c"_thread_db_pthread_specific")?;
     let keys_bytes = size_of::<KeyData>() * KEYS_IN_BLOCK;
@@ -186,7 +201,12 @@ fn probe() -> Result<Layout, Refusal> {
         // SAFETY: a `ptrdiff_t` that glibc exports for just this.
         unsafe { *at.cast_const().cast::<isize>() }
     });
-    let malloc_words = malloc_words()?;
+    let (libc_at, libc_bytes) = libc_image().ok_or(Refusal::Unknown("libc's own thread-locals"))?;
+    check(
+        libc_at >= -(below as isize) && libc_at + libc_bytes as isize <= above as isize,
+        "the place of thread-locals",
+    )?;
+    let malloc_words = malloc_words(libc_at, libc_bytes)?;
     Ok(Layout {
         // SAFETY: the name is that of a function with this type, as are those below.
         allocate: unsafe { function(allocate) },
@@ -200,12 +220,26 @@ fn probe() -> Result<Layout, Refusal> {
         call_destructors: unsafe { function(call_destructors) },
         keys: keys.cast_const().cast(),
         control_bytes,
+        below,
+        above,
+        alignment,
         tid_at,
         specific_at,
         robust_at,
         rseq_at,
         malloc_words,
     })
+}
+
+/// How many bytes thread-locals take in all that have a place in each block, and their alignment.
+fn static_info() -> Result<(usize, usize), Refusal> {
+    let tell = need(c"_dl_get_tls_static_info")?;
+    // SAFETY: the name is that of a function with this type.
+    let tell: unsafe extern "C" fn(*mut usize, *mut usize) = unsafe { function(tell) };
+    let (mut bytes, mut alignment) = (0, 0);
+    // SAFETY: it writes two numbers, for which there is room.
+    unsafe { tell(&raw mut bytes, &raw mut alignment) };
+    Ok((bytes, alignment))
 }
 
 /// The function at an address.
@@ -299,9 +333,8 @@ struct Seen {
 }
 
 /// The words of libc's thread-locals that its allocator sets when a thread first allocates: those
-/// that change in a thread that does just that.
-fn malloc_words() -> Result<Vec<isize>, Refusal> {
-    let (at, bytes) = libc_image().ok_or(Refusal::Unknown("libc's own thread-locals"))?;
+/// that change in a thread that does just that. `at` and `bytes` are those of libc's image.
+fn malloc_words(at: isize, bytes: usize) -> Result<Vec<isize>, Refusal> {
     let words = bytes / size_of::<usize>();
     check(words < 4096, "the size of libc's own thread-locals")?;
     let mut seen = Seen {

@@ -218,29 +218,30 @@ where
     /// In the hub, on the guest's stack.
     fn run_as_guest(self, host: &Host, layout: &'static Layout) {
         let Body { f, outcome, thread, last } = self;
-        let block = if host.is_killed() { Err(killed()) } else { take_block(layout) };
-        let block = match block {
-            Ok(block) => block,
-            Err(payload) => {
-                let dropped = catch_unwind(AssertUnwindSafe(|| drop(f)));
-                return end(outcome, Err(dropped.err().unwrap_or(payload)), last);
-            }
-        };
-        let mut result = None;
+        let (mut f, mut result) = (Some(f), None);
         let frozen = || outcome.set(Err(killed()));
-        // SAFETY: the block is ours, made for this OS thread (BLOCK-1), and fresh, so `SEAT` is
-        // null on it; a layout exists only where bases may be changed (LAYOUT-1).
-        unsafe {
-            host.host(block.base(), block.tid(), &frozen, || {
-                Block::begin(layout);
-                thread.enter();
-                result = Some(catch_unwind(AssertUnwindSafe(f)));
-                // Joiners see what the destructors do, and no kill disturbs them.
-                shield(|| Block::end(layout));
+        if host.is_killed() {
+            result = Some(Err(killed()));
+        } else {
+            Block::with(layout, &mut |block| match block {
+                // SAFETY: the block is ours, made for this OS thread (BLOCK-1), and fresh, so
+                // `SEAT` is null on it; a layout exists only where bases may be changed (LAYOUT-1).
+                Ok(block) => unsafe {
+                    host.host(block.base(), block.tid(), &frozen, || {
+                        Block::begin(layout);
+                        thread.enter();
+                        let f = f.take();
+                        result = f.map(|f| catch_unwind(AssertUnwindSafe(f)));
+                        // Joiners see what the destructors do, and no kill disturbs them.
+                        shield(|| Block::end(layout));
+                    });
+                },
+                Err(error) => result = Some(Err(Box::new(error.to_string()))),
             });
         }
-        block.put();
-        let result = result.expect("it has run").map_err(without_kill);
+        // One that has not run.
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(f)));
+        let result = dropped.and_then(|()| result.expect("it has run")).map_err(without_kill);
         end(outcome, result, last);
     }
 
@@ -309,10 +310,6 @@ fn end<T, L: Last>(outcome: Arc<Outcome<T>>, result: std::thread::Result<T>, las
 /// Whether this is a panic, and not what a kill leaves.
 pub(super) fn is_panic(payload: &(dyn Any + Send)) -> bool {
     !payload.is::<crate::Killed>()
-}
-
-fn take_block(layout: &'static Layout) -> Result<Block, Box<dyn Any + Send>> {
-    Block::take(layout).map_err(|error| Box::new(error.to_string()) as Box<dyn Any + Send>)
 }
 
 /// What a joiner is told in place of our own payload.
