@@ -11,7 +11,10 @@ use std::{
     io,
     mem::zeroed,
     net::{SocketAddr, ToSocketAddrs},
-    os::unix::process::CommandExt,
+    os::{
+        fd::AsRawFd,
+        unix::{net::UnixStream, process::CommandExt},
+    },
     process::{Child, Command, Stdio},
     ptr::{null, null_mut},
     sync::mpsc,
@@ -172,6 +175,43 @@ fn a_virtual_thread_forks() {
             other.join().unwrap();
         });
     }
+}
+
+/// A fork that no handler of pthread_atfork(3) is told of: the child has a hub that is not its own,
+/// and waits without it.
+#[test]
+fn a_virtual_thread_forks_past_libc() {
+    greenloop::run(|| {
+        let status = thread::run(|| {
+            let (silent, _other) = UnixStream::pair().unwrap();
+            let mut one = libc::pollfd { fd: silent.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: one live entry. The parent waits once, before.
+            assert_eq!(unsafe { libc::poll(&raw mut one, 1, 1) }, 0);
+            // It is ready to run, and must not in the child.
+            let own = std::process::id();
+            let other = thread::spawn(move || {
+                if std::process::id() != own {
+                    // SAFETY: it takes any number.
+                    unsafe { libc::_exit(1) };
+                }
+            });
+            let (signal, none) = (libc::c_long::from(libc::SIGCHLD), 0 as libc::c_long);
+            // SAFETY: the child waits and ends. It has a copy of all memory, as of a fork(2).
+            let child = unsafe { libc::syscall(libc::SYS_clone, signal, none, none, none, none) };
+            if child == 0 {
+                // SAFETY: one live entry.
+                let ready = unsafe { libc::poll(&raw mut one, 1, 20) };
+                // SAFETY: it takes any number.
+                unsafe { libc::_exit(if ready == 0 { 7 } else { 2 }) };
+            }
+            other.join().unwrap();
+            let (child, mut status) = (child as c_int, 0);
+            // SAFETY: room for a status.
+            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+            status
+        });
+        assert_eq!(libc::WEXITSTATUS(status), 7);
+    });
 }
 
 /// A new FIFO; `cat` of it ends when somebody has opened it to write, and closed it.

@@ -170,9 +170,9 @@ impl Call {
     pub(super) fn wait_blocking(&mut self, direction: Direction) -> Result<(), Errno> {
         self.may_block = true;
         let limit = self.limit(direction);
-        if !descriptors::is_ours() {
+        if !descriptors::is_a_guests(self.guest) {
             let one = libc::pollfd { fd: self.fd, events: events_of(direction), revents: 0 };
-            // The child of a vfork.
+            // A child that nobody was told of.
             return kernel::poll_for_real(&mut [one], None).map(drop);
         }
         if std::mem::replace(&mut self.waited, true) && self.is_said_ready(direction) {

@@ -55,10 +55,10 @@ use rustix::io::Errno;
 use super::{
     kernel,
     lock::{Held, Owned},
-    window,
+    marked, window,
 };
 use crate::{
-    hub::{Hub, Message, fork, park::Wake},
+    hub::{Hub, Message, fork, guest::Guest, park::Wake},
     reactor::Inbox,
 };
 
@@ -317,7 +317,22 @@ fn list_of(fd: RawFd) -> Option<Held<'static, First>> {
     LISTS[fd as usize % SHARDS].take()
 }
 
-/// Whether the table is this process's own (`NUMBER-4`); called before each wait.
+/// The same as [`is_ours`], for a guest that is about to wait; called before each wait.
+#[inline]
+pub(super) fn is_a_guests(_: Guest) -> bool {
+    marked::is_marked() || is_ours_to_mark()
+}
+
+#[cold]
+fn is_ours_to_mark() -> bool {
+    let is_ours = is_ours();
+    if is_ours {
+        marked::mark();
+    }
+    is_ours
+}
+
+/// Whether the table is this process's own (`NUMBER-4`), to whoever calls.
 ///
 /// The child of a vfork gets `false`, and has to do without.
 pub(super) fn is_ours() -> bool {

@@ -180,8 +180,8 @@ pub(super) unsafe fn poll_now(
 /// The size of the kernel's set of signals.
 pub(super) const SIGNALS_BYTES: usize = 8;
 
-/// Blocks this OS thread until one of `fds` is ready: for the child of a vfork, which has no other
-/// way. `None` waits for ever.
+/// Blocks this OS thread until one of `fds` is ready: for a child that has no other way (`marked`).
+/// `None` waits for ever.
 pub(super) fn poll_for_real(
     fds: &mut [libc::pollfd],
     limit: Option<Duration>,

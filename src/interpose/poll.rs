@@ -471,8 +471,8 @@ impl Waiting {
     /// Waits until one of them may be ready. Each wait after the first one follows one that ended
     /// for nothing.
     fn wait(&mut self, deadline: Deadline) -> Result<Waited, Errno> {
-        if !descriptors::is_ours() {
-            return self.wait_for_real(deadline); // The child of a vfork.
+        if !descriptors::is_a_guests(self.guest) {
+            return self.wait_for_real(deadline); // A child that nobody was told of.
         }
         let watches: Vec<Watch> =
             self.asked.iter().map(|(fd, _, age)| Watch::new(*fd, *age)).collect();
@@ -539,7 +539,7 @@ impl Waiting {
         let _ = epoll::wait(epoll, spare_capacity(&mut told), Some(&zero));
     }
 
-    /// Blocks the OS thread: it is all that a child of a vfork has.
+    /// Blocks the OS thread: it is all that such a child has.
     fn wait_for_real(&self, deadline: Deadline) -> Result<Waited, Errno> {
         let entry =
             |(fd, events, _): &(RawFd, i16, Age)| pollfd { fd: *fd, events: *events, revents: 0 };

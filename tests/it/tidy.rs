@@ -57,6 +57,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/interpose/locks/semaphore.rs",
     "src/interpose/kernel.rs",
     "src/interpose/lock.rs",
+    "src/interpose/marked.rs",
     "src/interpose/names.rs",
     "src/interpose/next.rs",
     "src/interpose/parts.rs",
