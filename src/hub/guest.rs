@@ -38,7 +38,7 @@ use std::{
     cell::Cell,
     ffi::c_void,
     ops::RangeInclusive,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsRawFd, BorrowedFd, RawFd},
     panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind},
     ptr,
     rc::Rc,
@@ -86,6 +86,8 @@ pub(super) struct Seat {
     frozen: *const dyn Fn(),
     /// Hooked calls in a row that a kill has made fail.
     refusals: Cell<u32>,
+    /// What it has read last that had nothing more, and the turn after which it did.
+    drained: Cell<(RawFd, u64)>,
 }
 
 /// The guest that runs here.
@@ -290,6 +292,24 @@ impl Guest {
         self.enter(|hub| hub.requeue(self.seat.ctl));
     }
 
+    /// How many turns its hub has made. No event comes to be known before the next one.
+    #[inline]
+    pub(crate) fn turn(self) -> u64 {
+        self.hub().reactor.turns()
+    }
+
+    /// Notes that nothing more was there of `fd` at some moment after `turn`.
+    #[inline]
+    pub(crate) fn note_drained(self, fd: RawFd, turn: u64) {
+        self.seat.drained.set((fd, turn));
+    }
+
+    /// Whether that was noted of `fd` last, and there was no turn since.
+    #[inline]
+    pub(crate) fn is_drained(self, fd: RawFd) -> bool {
+        self.seat.drained.get() == (fd, self.turn())
+    }
+
     /// The hub's clock, read anew.
     pub(crate) fn now(self) -> Deadline {
         self.hub().reactor.clock_now()
@@ -400,6 +420,7 @@ impl Host {
             home_control,
             frozen: forget_lifetime(frozen),
             refusals: Cell::new(0),
+            drained: Cell::new((-1, 0)),
         };
         self.ctl.set_seat(&seat);
         let mut visit = Visit { seat: &seat, f: Some(f) };

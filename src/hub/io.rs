@@ -40,7 +40,7 @@ use super::{
     kept::Kept,
     park::{CannotPark, Mode, Wait, WaitOn, Wake},
 };
-pub(crate) use crate::reactor::Direction;
+pub(crate) use crate::reactor::{Direction, Found};
 use crate::{reactor::SourceId, sys::refill_return_predictor, time::Deadline};
 
 /// A descriptor that this crate owns, in non-blocking mode.
@@ -360,6 +360,25 @@ fn borrow(number: RawFd) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(number) }
 }
 
+/// How it is known that there was nothing to read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Drained {
+    /// It was seen after this turn.
+    pub(crate) turn: u64,
+    /// What was seen is a read that brought less than it could have.
+    pub(crate) is_guess: bool,
+}
+
+impl Hub {
+    /// Keeps what was found of a descriptor that is registered, for [`Guest::wait_noted`]. Where
+    /// time does not pass by itself nothing is kept: a limit of ours would move it.
+    pub(crate) fn note_found(&self, number: RawFd, found: Found) {
+        if self.reactor.passes_by_itself() {
+            self.reactor.sources().note(number, found);
+        }
+    }
+}
+
 impl Guest {
     /// Waits until one of these descriptors, which this crate does not own, may be ready, as
     /// [`Guest::wait`] does; `register` tells somebody else the wake, too. Each is registered anew,
@@ -402,6 +421,39 @@ impl Guest {
             }
             register(hub, wait.wake());
             self.park(&wait, deadline)
+        })
+    }
+
+    /// As [`wait_fds`](Self::wait_fds), for one to be readable of which `noted` was noted; but the
+    /// poller is not asked whether it still watches that file. So it waits for `limit` at most, and
+    /// if nothing has come by then, what was noted is forgotten.
+    ///
+    /// `None`: it has not waited, since it is not registered, or something else was noted.
+    pub(crate) fn wait_noted(
+        self,
+        noted: (RawFd, Found),
+        why: Drained,
+        limit: Duration,
+        register: impl FnOnce(&Hub, Wake),
+    ) -> Option<Ended> {
+        self.enter(|hub| {
+            let number = noted.0;
+            let id = hub.reactor.sources().noted(number, noted.1)?;
+            let is_closed = hub.reactor.sources().is_closed(number, id);
+            if why.turn != self.turn() || why.is_guess && is_closed {
+                // What has come since may have been told already.
+                return Some(Ended::Woken);
+            }
+            let wait = Wait::begin(hub, WaitOn::Readable(number)).ok()?;
+            let wanted = &[(number, Direction::Read)];
+            let _listed = ListedOften { wake: wait.wake(), hub, wanted };
+            hub.reactor.sources().add_waiter(number, id, Direction::Read, wait.wake());
+            register(hub, wait.wake());
+            let ended = self.park(&wait, hub.reactor.now() + limit);
+            if ended == Ended::TimedOut {
+                hub.reactor.sources().forget_found(number);
+            }
+            Some(ended)
         })
     }
 

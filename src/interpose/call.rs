@@ -1,6 +1,7 @@
 //! One hooked call of a virtual thread: may it go on, how long may it wait, and what ends it.
 //!
-//! Floor 8. Uses: `hub::guest`, `descriptors`, `kernel`. Used by: the engines of `interpose`.
+//! Floor 8. Uses: `hub::guest`, `descriptors`, `kernel`, `recall`, `window`. Used by: the engines
+//! of `interpose`.
 //!
 //! # Contract
 //!
@@ -37,13 +38,13 @@ use rustix::io::Errno;
 
 use super::{
     descriptors::{self, Age, Watch},
-    kernel,
+    kernel, recall,
     window::{self, Done, Shows},
 };
 use crate::{
     hub::{
         guest::{Ended, Guest},
-        io::Direction,
+        io::{Direction, Drained, Found},
     },
     time::Deadline,
 };
@@ -166,8 +167,74 @@ impl Call {
         Ok(())
     }
 
+    /// As [`wait`](Self::wait), for a plain receive, which has found nothing after `turn`. Of a TCP
+    /// socket without a timeout it is remembered what the kernel has said (`recall`).
+    #[cold]
+    pub(super) fn wait_to_receive(&mut self, turn: u64) -> Result<(), Errno> {
+        let is_first = !self.may_block && self.limit.is_none();
+        if let Some(waited) = self.wait_by_memory(Drained { turn, is_guess: false }) {
+            return waited;
+        }
+        let found = recall::begin(self.age); // Before the kernel is asked.
+        self.ask_mode()?;
+        let is_usual = is_first && self.limit(Direction::Read).is_never();
+        let is_kept = is_usual && self.is_plain_tcp();
+        self.wait_noting(Direction::Read, is_kept.then_some(found))
+    }
+
+    /// Whether it is a TCP socket of which something may be remembered. Others are asked once.
+    fn is_plain_tcp(&self) -> bool {
+        if descriptors::was_other(self.fd) {
+            return false;
+        }
+        let is_plain_tcp = kernel::is_plain_tcp(self.fd);
+        if !is_plain_tcp {
+            descriptors::note_other(self.fd);
+        }
+        is_plain_tcp
+    }
+
+    /// Before a plain receive is tried: waits if the last one has left nothing, as far as it and
+    /// the poller know.
+    #[inline]
+    pub(super) fn wait_if_drained(&mut self) -> Result<(), Errno> {
+        if !self.guest.is_drained(self.fd) {
+            return Ok(());
+        }
+        let turn = self.guest.turn();
+        self.wait_by_memory(Drained { turn, is_guess: true }).unwrap_or(Ok(()))
+    }
+
+    /// Waits by what is remembered of the descriptor; not at all if nothing is that counts.
+    fn wait_by_memory(&mut self, why: Drained) -> Option<Result<(), Errno>> {
+        let is_open = descriptors::is_open(self.fd, self.age) == Ok(true);
+        if !is_open || !descriptors::is_a_guests(self.guest) {
+            return None;
+        }
+        let noted = (self.fd, recall::found(self.age));
+        let watch = pin!(Watch::new(self.fd, self.age));
+        let watch = watch.as_ref();
+        let mut listed = None;
+        let ended = self.guest.wait_noted(noted, why, recall::LIMIT, |hub, wake| {
+            listed = Some(watch.list(hub, wake));
+        });
+        drop(listed);
+        if watch.is_closed() {
+            return Some(Err(Errno::BADF));
+        }
+        match ended? {
+            Ended::Woken | Ended::TimedOut => Some(Ok(())),
+            ended => Some(Err(error_of(ended))),
+        }
+    }
+
     /// The same for a descriptor that is known to be in blocking mode.
     pub(super) fn wait_blocking(&mut self, direction: Direction) -> Result<(), Errno> {
+        self.wait_noting(direction, None)
+    }
+
+    /// Waits; and if `found` says what was found of the descriptor, that is remembered.
+    fn wait_noting(&mut self, direction: Direction, found: Option<Found>) -> Result<(), Errno> {
         self.may_block = true;
         let limit = self.limit(direction);
         if !descriptors::is_a_guests(self.guest) {
@@ -182,8 +249,15 @@ impl Call {
         let watch = pin!(Watch::new(self.fd, self.age));
         let watch = watch.as_ref();
         let mut listed = None;
-        let ended = self.guest.wait_fds(&[(self.fd, direction)], limit, |hub, wake| {
+        let (fd, age) = (self.fd, self.age);
+        let ended = self.guest.wait_fds(&[(fd, direction)], limit, |hub, wake| {
             listed = Some(watch.list(hub, wake));
+            if let Some(found) = found
+                && descriptors::is_counted(fd)
+                && descriptors::is_open(fd, age) == Ok(true)
+            {
+                hub.note_found(fd, found);
+            }
         });
         drop(listed);
         if watch.is_closed() {

@@ -1,12 +1,13 @@
 //! Calls that change what a number means, or how its file behaves: close(2), dup2(2), fcntl(2),
 //! ioctl(2) and their kind.
 //!
-//! Floor 8. Uses: `descriptors`, `window`, `call`, `next`. Used by: the names that `interpose!()`
-//! defines.
+//! Floor 8. Uses: `descriptors`, `recall`, `window`, `call`, `next`. Used by: the names that
+//! `interpose!()` defines.
 //!
 //! Whoever closes a number, on whatever thread, first wakes those who wait for it. Nothing needs to
-//! be known of what opens or duplicates one, nor of socket options: the kernel is asked when it
-//! matters. `shutdown` is reported by the kernel to those who wait.
+//! be known of what opens or duplicates one: the kernel is asked when it matters. What changes a
+//! mode, or an option by which a receive waits, makes void what is remembered (`recall`).
+//! `shutdown` is reported by the kernel to those who wait.
 //!
 //! None of these wait, so none fails because of a kill: what is closed is closed. The exceptions
 //! are locks on files (`F_SETLKW`, `F_OFD_SETLKW`), which are tried again and again.
@@ -29,8 +30,8 @@ use super::{
     descriptors,
     early::Word,
     flock::again_and_again,
-    kernel::{answer, on},
-    next, window,
+    kernel::{TCP_ULP, answer, on},
+    next, recall, window,
 };
 use crate::hub::guest::{guest, guests_alive};
 
@@ -38,7 +39,7 @@ use crate::hub::guest::{guest, guests_alive};
 pub unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
     if guests_alive() == 0 {
         // SAFETY: HOOK-1.
-        return unsafe { next::close(fd) };
+        return uncounted(unsafe { next::close(fd) });
     }
     let uncancelled = Uncancelled::begin();
     let closing = descriptors::begin_close(fd);
@@ -47,6 +48,13 @@ pub unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
     drop(closing);
     drop(uncancelled);
     closed
+}
+
+/// What a call has given that may have closed a number whose age is not counted, since there are no
+/// guests: what a hub remembers is void.
+fn uncounted(given: c_int) -> c_int {
+    recall::changed();
+    given
 }
 
 /// While it lives, this thread is not cancelled: close(2) is a point of cancellation, and the frame
@@ -81,7 +89,7 @@ const CANCEL_DISABLE: c_int = 1;
 pub unsafe extern "C-unwind" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     if guests_alive() == 0 || flags as c_uint & libc::CLOSE_RANGE_CLOEXEC != 0 {
         // SAFETY: HOOK-1.
-        return unsafe { next::close_range(first, last, flags) };
+        return uncounted(unsafe { next::close_range(first, last, flags) });
     }
     let closing = descriptors::begin_close_range(first, last);
     // SAFETY: HOOK-1.
@@ -94,7 +102,8 @@ pub unsafe extern "C-unwind" fn close_range(first: c_uint, last: c_uint, flags: 
 pub unsafe extern "C-unwind" fn closefrom(first: c_int) {
     if guests_alive() == 0 {
         // SAFETY: HOOK-1.
-        return unsafe { next::closefrom(first) };
+        unsafe { next::closefrom(first) };
+        return recall::changed();
     }
     let closing = descriptors::begin_close_range(first.max(0) as c_uint, c_uint::MAX);
     // SAFETY: HOOK-1.
@@ -118,7 +127,7 @@ pub unsafe extern "C-unwind" fn dup(fd: c_int) -> c_int {
 pub unsafe extern "C-unwind" fn dup2(old: c_int, new: c_int) -> c_int {
     if guests_alive() == 0 || old == new {
         // SAFETY: HOOK-1.
-        return unsafe { next::dup2(old, new) };
+        return uncounted(unsafe { next::dup2(old, new) });
     }
     let closing = descriptors::begin_close(new);
     // SAFETY: HOOK-1.
@@ -131,7 +140,7 @@ pub unsafe extern "C-unwind" fn dup2(old: c_int, new: c_int) -> c_int {
 pub unsafe extern "C-unwind" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
     if guests_alive() == 0 || old == new {
         // SAFETY: HOOK-1.
-        return unsafe { next::dup3(old, new, flags) };
+        return uncounted(unsafe { next::dup3(old, new, flags) });
     }
     let closing = descriptors::begin_close(new);
     // SAFETY: HOOK-1.
@@ -151,11 +160,15 @@ pub unsafe extern "C-unwind" fn fcntl(fd: c_int, command: c_int, argument: c_lon
             flags => flags,
         };
     }
+    if command == F_SETFL {
+        let set = if guests_alive() == 0 { next() } else { window::truly(fd, next) };
+        recall::changed();
+        return set;
+    }
     if guests_alive() == 0 {
         return next();
     }
     match command {
-        F_SETFL => window::truly(fd, next),
         F_SETLKW | F_OFD_SETLKW => match guest() {
             Some(guest) => {
                 let command = if command == F_SETLKW { F_SETLK } else { F_OFD_SETLK };
@@ -175,8 +188,12 @@ pub unsafe extern "C-unwind" fn fcntl(fd: c_int, command: c_int, argument: c_lon
 pub unsafe extern "C-unwind" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
     // SAFETY: HOOK-1.
     let next = || unsafe { next::ioctl(fd, request, argument) };
-    let sets_flags = request == FIONBIO || request == FIOASYNC;
-    if sets_flags && guests_alive() != 0 { window::truly(fd, next) } else { next() }
+    if request != FIONBIO && request != FIOASYNC {
+        return next();
+    }
+    let set = if guests_alive() != 0 { window::truly(fd, next) } else { next() };
+    recall::changed();
+    set
 }
 
 /// setsockopt(2).
@@ -188,7 +205,23 @@ pub unsafe extern "C-unwind" fn setsockopt(
     length: socklen_t,
 ) -> c_int {
     // SAFETY: HOOK-1.
-    unsafe { next::setsockopt(fd, level, name, option, length) }
+    let set = unsafe { next::setsockopt(fd, level, name, option, length) };
+    if changes_receives(level, name) {
+        recall::changed();
+    }
+    set
+}
+
+/// Whether an option is one by which a receive waits otherwise: its timeout, in both its layouts,
+/// and what stands between TCP and the reader.
+fn changes_receives(level: c_int, name: c_int) -> bool {
+    /// With 64 bits for the seconds, where it is another one.
+    const SO_RCVTIMEO_NEW: c_int = 66;
+    match level {
+        libc::SOL_SOCKET => name == libc::SO_RCVTIMEO || name == SO_RCVTIMEO_NEW,
+        libc::IPPROTO_TCP => name == TCP_ULP,
+        _ => false,
+    }
 }
 
 /// getsockopt(2).

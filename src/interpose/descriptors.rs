@@ -14,8 +14,8 @@
 //! A hooked call remembers the age that it began at. It waits only while the number still has it;
 //! a closer tells those in the list, *before* the number is free, and they end with `EBADF`.
 //! A call that begins while the number is being closed may have found the old file or the next
-//! one; so when the close has ended it tries again. What is remembered is nothing but this; what a
-//! descriptor is, the kernel is asked (`kernel`).
+//! one; so when the close has ended it tries again. What a descriptor is, the kernel is asked
+//! (`kernel`); what is remembered of the answers stands under the age (`recall`).
 //!
 //! Closes that no hook sees change no age. Those who waited then wait for a file that is gone,
 //! until another wait for the same number, which finds the file changed, sends them off
@@ -75,6 +75,10 @@ const SHARDS: usize = 64;
 const CLOSER: u64 = 1;
 const AGE: u64 = 1 << 16;
 
+/// Hints of a number.
+const SOCKET: u8 = 1;
+const OTHER: u8 = 2;
+
 /// What is known of one number.
 pub(super) struct Number {
     /// Its age, and how many are closing it just now.
@@ -82,6 +86,7 @@ pub(super) struct Number {
     /// How many watches are in its list, or about to be.
     waiting: AtomicU32,
     /// Whether it was a socket when last asked: then that is tried first, and found out if wrong.
+    /// And whether it was not of the kind that `recall` knows: then nothing is remembered of it.
     hint: AtomicU8,
 }
 
@@ -108,6 +113,13 @@ static FORKING: AtomicBool = AtomicBool::new(false);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Age(u64);
 
+impl Age {
+    /// As a number to be compared.
+    pub(super) fn word(self) -> u64 {
+        self.0
+    }
+}
+
 /// The age of `fd` now.
 #[inline]
 pub(super) fn age_of(fd: RawFd) -> Age {
@@ -124,6 +136,11 @@ pub(super) fn is_open(fd: RawFd, age: Age) -> Result<bool, Errno> {
     if Age(state / AGE) == age { Ok(state.is_multiple_of(AGE)) } else { Err(Errno::BADF) }
 }
 
+/// Whether every close of `fd` is counted: not of a number that the table has no room for.
+pub(super) fn is_counted(fd: RawFd) -> bool {
+    known(fd).is_some()
+}
+
 fn state_of(fd: RawFd) -> u64 {
     known(fd).map_or(0, |number| number.state.load(SeqCst))
 }
@@ -131,13 +148,25 @@ fn state_of(fd: RawFd) -> u64 {
 /// Whether `fd` was a socket when last asked.
 #[inline]
 pub(super) fn was_socket(fd: RawFd) -> bool {
-    known(fd).is_some_and(|number| number.hint.load(Relaxed) != 0)
+    known(fd).is_some_and(|number| number.hint.load(Relaxed) & SOCKET != 0)
 }
 
 /// Remembers for the next call what to try first.
 pub(super) fn note_socket(fd: RawFd, is_socket: bool) {
     if let Some(number) = number_of(fd) {
-        number.hint.store(u8::from(is_socket), Relaxed);
+        number.hint.store(u8::from(is_socket) * SOCKET, Relaxed);
+    }
+}
+
+/// Whether nothing is to be remembered of `fd`.
+pub(super) fn was_other(fd: RawFd) -> bool {
+    known(fd).is_some_and(|number| number.hint.load(Relaxed) & OTHER != 0)
+}
+
+/// Nothing is to be remembered of `fd`, until it is closed.
+pub(super) fn note_other(fd: RawFd) {
+    if let Some(number) = number_of(fd) {
+        number.hint.fetch_or(OTHER, Relaxed);
     }
 }
 
@@ -416,6 +445,7 @@ pub(super) fn begin_close_range(first: u32, last: u32) -> Option<Closing> {
 
 fn begin_one(fd: RawFd, number: &Number) {
     number.state.fetch_add(AGE + CLOSER, SeqCst);
+    number.hint.fetch_and(SOCKET, Relaxed);
     if number.waiting.load(SeqCst) != 0 {
         tell(fd, |links| &links.is_closed);
     }

@@ -2,13 +2,13 @@
 //!
 //! Floor 8. Uses: `sys::syscall6`. Used by: the engines of `interpose`.
 //!
-//! Nothing that these say is kept. Numbers are closed and used again where no hook sees it
-//! (`fclose`, raw calls, libc's own), and what a socket's timeouts or flags are may be changed by
-//! another process that has it, too: a remembered answer would be a wrong one some day, and
-//! each question costs as much as a twentieth of the wait that it is asked for.
+//! Nothing that these say is relied on later. Numbers are closed and used again where no hook sees
+//! it (`fclose`, raw calls, libc's own), and a socket's timeouts or flags may be changed by another
+//! process that has it, too: a remembered answer would be a wrong one some day. `recall` keeps the
+//! most usual of them, and trusts that for so short a time that being wrong is a delay.
 //!
-//! Rejected: a table of classes, flags and timeouts by descriptor, or by open file. It would need
-//! every `socket`, `dup`, `setsockopt` and `close` to be seen.
+//! Rejected: to rely on a table of classes, flags and timeouts by descriptor, or by open file. It
+//! would need every `socket`, `dup`, `setsockopt` and `close` to be seen.
 
 #![expect(unsafe_code, reason = "system calls by instruction")]
 //! # Safety
@@ -149,6 +149,20 @@ pub(super) fn is_stream(fd: RawFd) -> bool {
 pub(super) fn is_connected_kind(fd: RawFd) -> bool {
     matches!(socket_option(fd, libc::SO_TYPE, 0), Ok(libc::SOCK_STREAM | libc::SOCK_SEQPACKET))
 }
+
+/// Whether it is a TCP socket, whose bytes nobody in the kernel makes records of (TLS).
+pub(super) fn is_plain_tcp(fd: RawFd) -> bool {
+    let (mut name, mut size) = ([0u8; 16], 16 as libc::socklen_t);
+    let at = name.as_mut_ptr().expose_provenance();
+    let size_at = (&raw mut size).expose_provenance();
+    let arguments = [word(fd), word(libc::IPPROTO_TCP), word(TCP_ULP), at, size_at, 0];
+    // SAFETY: the kernel writes at most 16 bytes of a name, and its length.
+    let asked = unsafe { call(libc::SYS_getsockopt, arguments) };
+    asked.is_ok() && size == 0
+}
+
+/// What stands between TCP and who reads: an option of TCP's alone.
+pub(super) const TCP_ULP: c_int = 31;
 
 /// What poll(2) says of `fd` at once.
 pub(super) fn readiness(fd: RawFd, events: i16) -> i16 {

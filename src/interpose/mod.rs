@@ -18,7 +18,7 @@
 //! | `close`, `create` | calls that change what a descriptor's number means |
 //! | `call`, `descriptors`, `window` | one call of a virtual thread; who waits for which number; a moment without blocking |
 //! | `kernel`, `parts`, `lock` | questions to the kernel; a buffer in parts; a lock for a few instructions |
-//! | `marked` | whether this is the process that it was |
+//! | `marked`, `recall` | whether this is the process that it was; what is remembered of a socket, and until when |
 //! | `futex`, `locks` | waiting for one another |
 //! | `wait`, `queue`, `inside` | how these wait, and who waits where |
 //! | `elsewhere` | calls of a guest that another OS thread makes, or on another base |
@@ -100,6 +100,7 @@ mod names;
 mod parts;
 mod poll;
 mod queue;
+mod recall;
 mod receive;
 mod send;
 mod sleep;

@@ -13,6 +13,8 @@
 //! | terminal and what else can be polled | poll(2), then read: it is ready |
 //! | file | plainly: it is always ready |
 //!
+//! On TCP it is not tried at all if the last receive has left nothing (`recall`).
+//!
 //! What `MSG_WAITALL` promises is kept by trying for the rest. `MSG_OOB` and `MSG_ERRQUEUE` never
 //! wait in the kernel either.
 
@@ -215,13 +217,21 @@ pub(super) unsafe fn receive(
 ) -> Result<usize, Errno> {
     let mut call = Call::begin(guest, fd)?;
     let mut got = 0;
+    let is_plain = flags == 0 && length > 0;
+    if is_plain {
+        call.wait_if_drained()?;
+    }
     loop {
+        let turn = guest.turn(); // Before it is tried: an event that comes later is told later.
         let (at, room) = (buffer.wrapping_byte_add(got), length - got);
         let try_flags = flags & !MSG_WAITALL | MSG_DONTWAIT;
         let rest = [at.word(), room, try_flags.word(), address.word(), address_length.word()];
         // SAFETY: the caller's promise; `at` and what follows are part of its buffer.
         match unsafe { on(fd, libc::SYS_recvfrom, rest) } {
             Ok(more) if !goes_on(fd, flags, got + more, length, more) => {
+                if is_plain && 0 < more && more < room {
+                    guest.note_drained(fd, turn);
+                }
                 return call.done(got, Ok(more));
             }
             Ok(more) if flags & MSG_PEEK != 0 => {
@@ -233,7 +243,8 @@ pub(super) unsafe fn receive(
             Ok(more) => got += call.moved(more),
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) if flags & NEVER_WAITS == 0 => {
-                if let Err(error) = call.wait(Read) {
+                let waited = if is_plain { call.wait_to_receive(turn) } else { call.wait(Read) };
+                if let Err(error) = waited {
                     return call.done(got, Err(error));
                 }
             }

@@ -46,7 +46,7 @@ use std::{
 };
 
 pub(crate) use inbox::{Envelope, Inbox};
-pub(crate) use sources::{Direction, SourceId, Sources};
+pub(crate) use sources::{Direction, Found, SourceId, Sources};
 
 use crate::{
     sys::Poller,
@@ -202,6 +202,11 @@ impl<W: Copy + PartialEq, M: Send> Core<W, M> {
     /// How late a timer has fired at most.
     pub(crate) fn timer_lag_max(&self) -> Duration {
         self.timer_lag_max.get()
+    }
+
+    /// Whether its time is that of the world.
+    pub(crate) fn passes_by_itself(&self) -> bool {
+        self.clock.passing() == Passing::ByItself
     }
 
     /// How many turns were made.

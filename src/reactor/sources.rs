@@ -141,17 +141,23 @@ impl<W> Entry<W> {
     }
 }
 
+/// What the floors above have found of the file that a number names: two numbers of theirs, which
+/// are compared and mean nothing here.
+pub(crate) type Found = [u64; 2];
+
 /// What one reactor knows of its descriptors.
 #[derive(Debug)]
 pub(crate) struct Sources<W> {
     entries: Vec<Entry<W>>,
+    /// What was found of a registration, by number; most never have any.
+    found: Vec<Option<(SourceId, Found)>>,
     /// How many waiters are in all lists together.
     waiting: usize,
 }
 
 impl<W: Copy + PartialEq> Sources<W> {
     pub(super) const fn new() -> Sources<W> {
-        Sources { entries: Vec::new(), waiting: 0 }
+        Sources { entries: Vec::new(), found: Vec::new(), waiting: 0 }
     }
 
     /// How many waiters there are.
@@ -237,6 +243,35 @@ impl<W: Copy + PartialEq> Sources<W> {
         let id = SourceId::unique();
         self.register(poller, fd, id, orphan)?;
         Ok(id)
+    }
+
+    /// Keeps what was found of a descriptor, as long as its registration lasts.
+    pub(crate) fn note(&mut self, fd: RawFd, found: Found) {
+        let number = fd as usize;
+        let Some(id) = self.entries.get(number).and_then(|entry| entry.id) else { return };
+        if self.found.len() <= number {
+            self.found.resize(number + 1, None);
+        }
+        self.found[number] = Some((id, found));
+    }
+
+    /// The registration of `fd`, if just this was found of it.
+    pub(crate) fn noted(&self, fd: RawFd, found: Found) -> Option<SourceId> {
+        let (id, noted) = (*self.found.get(fd as usize)?)?;
+        let is_current = self.entries[fd as usize].id == Some(id);
+        (is_current && noted == found).then_some(id)
+    }
+
+    /// Forgets what was found of `fd`.
+    pub(crate) fn forget_found(&mut self, fd: RawFd) {
+        if let Some(found) = self.found.get_mut(fd as usize) {
+            *found = None;
+        }
+    }
+
+    /// Whether the peer's end, an error or urgent data was reported: a short read proves nothing.
+    pub(crate) fn is_closed(&mut self, fd: RawFd, id: SourceId) -> bool {
+        self.entry(fd, id).is_none_or(|entry| entry.closed)
     }
 
     fn occupy(&mut self, fd: RawFd, id: SourceId, orphan: &mut impl FnMut(W)) {

@@ -19,6 +19,7 @@ mod locks;
 mod mode;
 mod poll;
 mod pthreads;
+mod recall;
 mod receive;
 mod send;
 mod shared;
