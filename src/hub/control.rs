@@ -46,7 +46,7 @@ use std::{
 
 use super::{
     context::Context,
-    guest::Seat,
+    guest::Standing,
     killed::Reason,
     locals::Local,
     park::WaitOn,
@@ -120,6 +120,10 @@ pub(super) trait Body {
     fn run(self: Rc<Self>, ctl: Ctl);
     /// Says who it is.
     fn birth(&self) -> Birth<'_>;
+    /// What a guest has besides. It stays in place until `run` forgets it.
+    fn standing(&self) -> Option<&Standing> {
+        None
+    }
 }
 
 /// Room for the body before the greenlet first runs, for its coroutine from then on. Reached by
@@ -138,8 +142,8 @@ struct Head {
     role: Role,
     pool: u16,
     parent: u64,
-    /// Of a guest whose code runs.
-    seat: *const Seat,
+    /// Of a guest that has not ended, else null.
+    standing: *const Standing,
 }
 
 const _: () = assert!(size_of::<Head>() <= HEAD_BYTES, "the head outgrew its place");
@@ -364,17 +368,22 @@ impl Ctl {
         self.has(BORROWS)
     }
 
-    /// Says where the seat of a guest is, whose code runs from now on; or null.
-    pub(super) fn set_seat(self, seat: *const Seat) {
-        assert!(!self.is_fresh(), "only a running greenlet has a seat");
-        // SAFETY: the head of its own stack (STACK-2), to which nobody keeps a reference.
-        unsafe { (*self.head.get().cast_mut()).seat = seat };
+    /// What it has as a guest, if it is one. The block must not be free.
+    pub(super) fn standing(&self) -> Option<&Standing> {
+        // SAFETY: as in `birth`.
+        let Some(head) = (unsafe { self.head.get().as_ref() }) else {
+            // SAFETY: as in `birth`.
+            return unsafe { &*self.body() }.standing();
+        };
+        // SAFETY: null, or in the body, which the frames of `run` keep until they forget this.
+        unsafe { head.standing.as_ref() }
     }
 
-    /// Where the seat of a guest is, whose code runs; or null.
-    pub(super) fn seat(self) -> *const Seat {
-        // SAFETY: as in `birth`.
-        unsafe { self.head.get().as_ref() }.map_or(std::ptr::null(), |head| head.seat)
+    /// Forgets what a guest has that is about to end.
+    pub(super) fn forget_standing(self) {
+        assert!(!self.is_fresh(), "only a running greenlet ends");
+        // SAFETY: the head of its own stack (STACK-2), to which nobody keeps a reference.
+        unsafe { (*self.head.get().cast_mut()).standing = std::ptr::null() };
     }
 
     /// Leaves the block, the coroutine in it and its stack as they are, for ever.
@@ -425,12 +434,12 @@ impl Ctl {
             name: name.map_or(std::ptr::null(), str::as_ptr),
             name_len: name.map_or(0, str::len),
         };
-        let seat = std::ptr::null();
+        let standing = body.standing().map_or(std::ptr::null(), std::ptr::from_ref);
         let head = stack.head().cast::<Head>();
         // SAFETY: the head of the stack has room for it (asserted above), is 64-byte aligned
         // (STACK-1), and nobody else's: we own the stack.
         unsafe {
-            head.write(Head { label, role, pool, parent: self.since.get().as_nanos(), seat })
+            head.write(Head { label, role, pool, parent: self.since.get().as_nanos(), standing })
         };
         // A signal handler on this thread may look: not before all of it is there.
         compiler_fence(Ordering::SeqCst);

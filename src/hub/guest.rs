@@ -26,6 +26,9 @@
 //! - `GUEST-3` Nothing unwinds from one base to another: what is raised on one side is caught
 //!   there, and raised again on the other.
 //! - `GUEST-4` A `Guest` stays on its guest: it is `!Send`, and its code never migrates.
+//! - `GUEST-5` Who is frozen leaves nobody waiting for it: from when it is spawned until its end it
+//!   has a `Standing`, in which are those who await it, and the lines that it stands in. A place in
+//!   a line lies in a frame that outlives its entry: `Listed` takes it out on every way out of it.
 
 #![expect(unsafe_code, reason = "the base is changed, and seats are pointed to")]
 //! # Safety
@@ -37,12 +40,17 @@ use std::{
     any::Any,
     cell::Cell,
     ffi::c_void,
+    marker::PhantomData,
+    mem::ManuallyDrop,
     ops::RangeInclusive,
     os::fd::{AsRawFd, BorrowedFd, RawFd},
     panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind},
     ptr,
     rc::Rc,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -82,12 +90,35 @@ pub(super) struct Seat {
     home: usize,
     tid: i32,
     home_control: FloatControl,
-    /// To be told if the guest is frozen: a closure in a frame below.
-    frozen: *const dyn Fn(),
     /// Hooked calls in a row that a kill has made fail.
     refusals: Cell<u32>,
     /// What it has read last that had nothing more, and the turn after which it did.
     drained: Cell<(RawFd, u64)>,
+}
+
+/// What a guest has from when it is spawned until its end: whatever it is doing when it is frozen,
+/// those whom it concerns can be told (`GUEST-5`).
+pub(super) struct Standing {
+    /// While its code runs, its seat.
+    seat: Cell<*const Seat>,
+    /// Who waits for its end.
+    awaited: Weak<dyn Awaited>,
+    /// The lines in which it stands, the last first.
+    lines: Cell<*const Enlisted<'static>>,
+}
+
+/// Who waits for the end of a guest.
+pub(crate) trait Awaited {
+    /// It is frozen: it will never end. Called on the hub's stack.
+    fn frozen(&self);
+}
+
+/// A place in a line, in the frame of who waits there. A guest that is frozen must leave it, and
+/// pass on what it was handed: the frame, which would do it, never ends.
+pub(crate) struct Enlisted<'f> {
+    outer: Cell<*const Enlisted<'static>>,
+    /// Leaves the line, for ever. Called on the hub's stack; calls nothing of the user's.
+    leave: &'f (dyn Fn() + 'f),
 }
 
 /// The guest that runs here.
@@ -334,6 +365,29 @@ pub(super) fn abandon(hub: &Hub, on_its_base: fn()) {
     unsafe { base::call_on(seat.base, run, (&raw mut on_its_base).cast()) };
 }
 
+impl Standing {
+    /// Has a guest that is frozen leave all lines that it stands in.
+    fn leave_lines(&self) {
+        let mut at = self.lines.replace(ptr::null());
+        // SAFETY: in a frame of a stack that stays (GUEST-5).
+        while let Some(enlisted) = unsafe { at.as_ref() } {
+            (enlisted.leave)();
+            at = enlisted.outer.get();
+        }
+    }
+}
+
+/// Freezes the guests of a hub that runs inside a guest which is being frozen.
+fn freeze_inside(seat: &Seat) {
+    extern "C" fn run(_: *mut c_void) {
+        let Some(hub) = Hub::current() else { return };
+        hub.all().into_iter().filter(|ctl| ctl.is_guest()).for_each(|ctl| hub.freeze(ctl));
+    }
+    // SAFETY: the guest's own base, on which nobody runs while it is suspended; this OS thread has
+    // left it. What is called does not unwind: it is `extern "C"`.
+    unsafe { base::call_on(seat.base, run, ptr::null_mut()) };
+}
+
 /// A guest of this thread's hub is gone.
 fn count_out() {
     ALIVE.fetch_sub(1, Ordering::Relaxed);
@@ -342,11 +396,54 @@ fn count_out() {
     }
 }
 
-/// Lets a closure be pointed to without the lifetime of what it borrows.
-fn forget_lifetime<'a>(f: &'a (dyn Fn() + 'a)) -> *const dyn Fn() {
-    // SAFETY: only the lifetime bound of the type changes; what is pointed to is called while the
-    // frame that it lies in exists (`Hub::freeze`).
-    unsafe { std::mem::transmute::<*const (dyn Fn() + 'a), *const (dyn Fn() + 'static)>(f) }
+impl Ctl {
+    /// Where the seat of a guest is, whose code runs; or null.
+    fn seat(self) -> *const Seat {
+        self.standing().map_or(ptr::null(), |standing| standing.seat.get())
+    }
+}
+
+impl<'f> Enlisted<'f> {
+    /// A place that `leave` leaves: for a guest that is frozen.
+    #[inline(always)]
+    pub(crate) fn new(leave: &'f (dyn Fn() + 'f)) -> Enlisted<'f> {
+        Enlisted { outer: Cell::new(ptr::null()), leave }
+    }
+
+    /// Enters it for the current greenlet, which `ctl` must be, if that is a guest.
+    #[inline(always)]
+    pub(super) fn enter(&self, ctl: Ctl) -> Option<Listed<'_>> {
+        if ctl.is_guest() { self.enter_for(ctl) } else { None }
+    }
+
+    /// Enters it for a guest.
+    pub(crate) fn enter_for_guest(&self, guest: Guest) -> Option<Listed<'_>> {
+        self.enter_for(guest.seat.ctl)
+    }
+
+    #[cold]
+    fn enter_for(&self, ctl: Ctl) -> Option<Listed<'_>> {
+        let lines = &ctl.standing()?.lines;
+        self.outer.set(lines.get());
+        // INVARIANT: GUEST-5: `Listed` borrows it, and takes it out.
+        lines.set(ptr::from_ref(self).cast());
+        Some(Listed { place: self.outer.get(), ctl, _entered: PhantomData })
+    }
+}
+
+/// That a guest stands in a line: ends when it is dropped.
+pub(crate) struct Listed<'e> {
+    place: *const Enlisted<'static>,
+    ctl: Ctl,
+    _entered: PhantomData<&'e ()>,
+}
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        if let Some(standing) = self.ctl.standing() {
+            standing.lines.set(self.place);
+        }
+    }
 }
 
 /// What a guest is made of: who it is, and what it does in the hub before its own code begins.
@@ -354,6 +451,7 @@ struct GuestBody<F> {
     birth: Birth<'static>,
     name: Option<Box<str>>,
     work: Cell<Option<F>>,
+    standing: Standing,
 }
 
 impl<F: FnOnce(Host)> Body for GuestBody<F> {
@@ -364,12 +462,17 @@ impl<F: FnOnce(Host)> Body for GuestBody<F> {
         ctl.unwinding.set(false);
         let_go(ctl);
         ctl.forget_name();
+        ctl.forget_standing();
         count_out();
         std::mem::forget(abort);
     }
 
     fn birth(&self) -> Birth<'_> {
         Birth { name: self.name.as_deref(), ..self.birth }
+    }
+
+    fn standing(&self) -> Option<&Standing> {
+        Some(&self.standing)
     }
 }
 
@@ -385,15 +488,14 @@ impl Host {
         self.ctl.kill.get() != Kill::None
     }
 
-    /// Runs `f` as the guest's own code, on `base`. `f` must not unwind. If the guest is frozen,
-    /// the hub calls `frozen`, and nothing else of it ever runs again.
+    /// Runs `f` as the guest's own code, on `base`. `f` must not unwind.
     ///
     /// # Safety
     ///
     /// `base` is a control block of the C library's that this OS thread may use now, that nobody
     /// else uses meanwhile, and on which `SEAT` is null; and this processor allows the change of
     /// bases.
-    pub(crate) unsafe fn host<F: FnOnce()>(&self, base: usize, tid: i32, frozen: &dyn Fn(), f: F) {
+    pub(crate) unsafe fn host<F: FnOnce()>(&self, base: usize, tid: i32, f: F) {
         struct Visit<'s, F> {
             seat: &'s Seat,
             f: Option<F>,
@@ -418,17 +520,17 @@ impl Host {
             home: base::current(),
             tid,
             home_control,
-            frozen: forget_lifetime(frozen),
             refusals: Cell::new(0),
             drained: Cell::new((-1, 0)),
         };
-        self.ctl.set_seat(&seat);
+        let standing = self.ctl.standing().expect("a guest has one until it ends");
+        standing.seat.set(&raw const seat);
         let mut visit = Visit { seat: &seat, f: Some(f) };
         // SAFETY: the caller vouches for the base; `run` takes what it is given and does not
         // unwind. The seat is in this frame, which stays while the guest's code runs (GUEST-1).
         unsafe { base::call_on(base, run::<F>, (&raw mut visit).cast()) };
         home_control.replace(FloatControl::current());
-        self.ctl.set_seat(ptr::null());
+        standing.seat.set(ptr::null());
         self.ctl.set_guest_unwinding(false);
     }
 }
@@ -498,24 +600,34 @@ impl Hub {
     }
 
     /// Spawns a guest: `work` runs in the hub, on the stack of a new greenlet, and is to call
-    /// [`Host::host`]. It must not unwind. Returns its number. One that `borrows` is never frozen.
+    /// [`Host::host`]. It must not unwind. Returns its number. One that `borrows` is never frozen;
+    /// of any other, `awaited` is told if it is.
     ///
     /// # Safety
     ///
-    /// What `work` borrows must outlive the guest; nothing, if it does not say that it borrows.
+    /// What `work` borrows must outlive the guest; nothing, if it does not say that it borrows. The
+    /// type that `awaited` hides may borrow the same, and `awaited` itself is dropped later.
     pub(crate) unsafe fn spawn_guest(
         &self,
         name: Option<Box<str>>,
         stack_size: Option<usize>,
         place: &'static Location<'static>,
         borrows: bool,
+        awaited: Weak<dyn Awaited + '_>,
         work: impl FnOnce(Host),
     ) -> std::io::Result<(u32, u64)> {
         let (ctl, pool) = self.reserve(stack_size)?;
         let birth = Birth { id: self.draw_id(), role: Role::Guest, place, name: None, pool };
         let parent = self.current.get().map_or(0, |current| current.id());
+        // SAFETY: only the lifetime bound of the type changes. Nobody calls what it points to if
+        // that borrows (`freeze`), and to drop a share that is weak frees memory alone.
+        let awaited = unsafe {
+            std::mem::transmute::<Weak<dyn Awaited + '_>, Weak<dyn Awaited + 'static>>(awaited)
+        };
+        let (seat, lines) = (Cell::new(ptr::null()), Cell::new(ptr::null()));
+        let standing = Standing { seat, awaited, lines };
         let body: Rc<dyn Body + '_> =
-            Rc::new(GuestBody { birth, name, work: Cell::new(Some(work)) });
+            Rc::new(GuestBody { birth, name, work: Cell::new(Some(work)), standing });
         // SAFETY: passed on.
         ctl.occupy(unsafe { spawn::forget_lifetime(body) }, parent);
         ctl.set_guest(borrows);
@@ -531,15 +643,30 @@ impl Hub {
     /// Lets a guest be that waits and cannot be unwound, for ever: its stack and its thread-locals
     /// stay as they are, and it never runs again. It borrows nothing (`GUEST-2`).
     pub(super) fn freeze(&self, ctl: Ctl) {
-        // SAFETY: null, or in a frame of a stack that stays (`set_seat`).
+        // SAFETY: null, or in a frame of a stack that stays.
         if let Some(seat) = unsafe { ctl.seat().as_ref() } {
-            // SAFETY: in a frame below the seat's, which stays, too.
-            unsafe { (*seat.frozen)() };
+            freeze_inside(seat);
+        }
+        // INVARIANT: GUEST-5.
+        if let Some(standing) = ctl.standing() {
+            standing.leave_lines();
+            // Our share of it is never dropped, be it the last: a result is of the user's. Who
+            // borrows is frozen only inside of another one, with whoever may wait for it.
+            let awaited = standing.awaited.upgrade().map(ManuallyDrop::new);
+            if let Some(awaited) = awaited.filter(|_| !ctl.borrows()) {
+                awaited.frozen();
+            }
         }
         // SAFETY: it is parked, in no queue, and nothing resumes a block that is not in the table.
         unsafe { ctl.abandon() };
         self.table.borrow_mut().forget(ctl);
         count_out();
+    }
+
+    /// Whether a guest of this hub is alive.
+    #[inline]
+    pub(crate) fn has_guests(&self) -> bool {
+        self.guests.get() > 0
     }
 
     /// Kills the guest with this number, if it is alive.

@@ -29,7 +29,8 @@ use std::{backtrace::Backtrace, fmt, io};
 use super::{
     Hub,
     control::{Ctl, Kill, State},
-    guest, unwind,
+    guest::{self, Enlisted, Listed},
+    unwind,
 };
 use crate::time::Deadline;
 
@@ -315,6 +316,12 @@ impl<'h> Wait<'h> {
     #[inline]
     pub(crate) fn ticket(&self) -> (u32, u64) {
         (self.ctl.slot, self.ticket)
+    }
+
+    /// Has a guest leave a line should it be frozen while this wait lasts; see [`Enlisted`].
+    #[inline(always)]
+    pub(crate) fn enlist<'e>(&self, enlisted: &'e Enlisted<'_>) -> Option<Listed<'e>> {
+        enlisted.enter(self.ctl)
     }
 
     /// Whether it was woken already.

@@ -28,10 +28,16 @@ use std::{
     sync::atomic::{AtomicPtr, Ordering},
 };
 
-use super::{__c::c_void, elf, next};
+use super::{
+    __c::{c_int, c_void},
+    elf, next,
+};
 
 /// What a thread begins with.
 pub type Start = unsafe extern "C-unwind" fn(*mut c_void) -> *mut c_void;
+
+/// What a thread of <threads.h> begins with.
+pub type StartOfC11 = unsafe extern "C-unwind" fn(*mut c_void) -> c_int;
 
 /// What is to be done once.
 pub type Routine = unsafe extern "C-unwind" fn();

@@ -120,7 +120,7 @@ pub mod __c {
         sockaddr, socklen_t, ssize_t, termios, timespec, timeval, useconds_t, winsize,
     };
 
-    pub use super::export::{Routine, Start};
+    pub use super::export::{Routine, Start, StartOfC11};
 }
 
 __hooked_functions! { hooks }

@@ -26,7 +26,8 @@
 //! - `QUEUE-2` A node lies in the frame of `wait`. It is linked from `enter` until it is taken or
 //!   `Leave` is dropped, and nobody but the holder of the latch follows links. `wait` neither
 //!   returns nor unwinds before one of the two has happened; who takes a node touches it last when
-//!   it sets `is_taken`. A virtual thread that is frozen for ever keeps its stack, and so its node.
+//!   it sets `is_taken`. A virtual thread that is frozen for ever keeps its stack, but its place is
+//!   left (`Place::leave`): a wake would be lost on it.
 //! - `QUEUE-3` Under a latch nothing is called but what is in this file, nothing is allocated, and
 //!   nothing waits.
 //!
@@ -344,6 +345,24 @@ impl<T: Tell> Place<'_, T> {
     /// Takes back what was said, unless a wake has come.
     pub(super) fn disarm(&self) {
         drop(self.shard.with(|_| self.node.told.take()));
+    }
+
+    /// Takes the caller out of line for ever, though its frame does not end. `false`: it was taken
+    /// before, by a wake that it has not used.
+    pub(super) fn leave(&self) -> bool {
+        // What was said is dropped when the latch is free again (QUEUE-3).
+        let told = self.shard.with(|line| {
+            if self.node.is_taken.load(Ordering::Relaxed) {
+                return None;
+            }
+            line.remove(self.node);
+            self.shard.waiting.fetch_sub(1, Ordering::Relaxed);
+            // INVARIANT: QUEUE-2: `Leave` finds nothing to do, if it is ever dropped.
+            let told = self.node.told.take();
+            self.node.is_taken.store(true, Ordering::Release);
+            Some(told)
+        });
+        matches!(told, Some(Some(_)))
     }
 }
 

@@ -266,6 +266,19 @@ macro_rules! __hooked_functions {
                     deadline: *const timespec) -> c_int
                     = libc(missing());
                 sem_post [] (semaphore: *mut sem_t) -> c_int = libc(missing());
+                mtx_lock [] (mutex: *mut pthread_mutex_t) -> c_int = libc(THRD_ERROR);
+                mtx_trylock [] (mutex: *mut pthread_mutex_t) -> c_int = libc(THRD_ERROR);
+                mtx_timedlock [] (mutex: *mut pthread_mutex_t, deadline: *const timespec) -> c_int
+                    = libc(THRD_ERROR);
+                mtx_unlock [] (mutex: *mut pthread_mutex_t) -> c_int = libc(THRD_ERROR);
+                cnd_wait [] (condition: *mut pthread_cond_t, mutex: *mut pthread_mutex_t) -> c_int
+                    = libc(THRD_ERROR);
+                cnd_timedwait [] (condition: *mut pthread_cond_t, mutex: *mut pthread_mutex_t,
+                    deadline: *const timespec) -> c_int
+                    = libc(THRD_ERROR);
+                cnd_signal [] (condition: *mut pthread_cond_t) -> c_int = libc(THRD_ERROR);
+                cnd_broadcast [] (condition: *mut pthread_cond_t) -> c_int = libc(THRD_ERROR);
+                call_once [] (once: *mut c_int, routine: Routine) -> () = libc(());
                 pthread_once [__pthread_once] (once: *mut c_int, routine: Routine) -> c_int
                     = libc(ENOSYS);
                 pthread_barrier_wait [] (barrier: *mut pthread_barrier_t) -> c_int = libc(ENOSYS);
@@ -344,6 +357,10 @@ macro_rules! __hooked_functions {
                 pthread_clockjoin_np [] (thread: pthread_t, value: *mut *mut c_void,
                     clock: clockid_t, deadline: *const timespec) -> c_int
                     = libc(ENOSYS);
+                thrd_create [] (thread: *mut pthread_t, start: StartOfC11,
+                    argument: *mut c_void) -> c_int
+                    = libc(THRD_ERROR);
+                thrd_exit [] (value: c_int) -> ! = libc(no_way_out());
                 thrd_join [] (thread: pthread_t, value: *mut c_int) -> c_int = libc(THRD_ERROR);
                 pthread_exit [] (value: *mut c_void) -> ! = libc(no_way_out());
                 pthread_getattr_np [] (thread: pthread_t, attributes: *mut pthread_attr_t) -> c_int

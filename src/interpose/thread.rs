@@ -58,7 +58,10 @@ use rustix::{
 };
 
 use super::{
-    __c::{Start, c_char, c_int, c_long, c_void, clockid_t, pthread_attr_t, pthread_t, timespec},
+    __c::{
+        Start, StartOfC11, c_char, c_int, c_long, c_void, clockid_t, pthread_attr_t, pthread_t,
+        timespec,
+    },
     early::THRD_ERROR,
     elf,
     elsewhere::{check, on_the_hubs_base},
@@ -184,6 +187,30 @@ pub unsafe extern "C-unwind" fn pthread_clockjoin_np(
     let until = unsafe { on_the_hubs_clock(guest, clock, deadline) };
     // SAFETY: HOOK-1.
     until.map_or_else(|errno| errno, |until| unsafe { join(guest, thread, value, until) })
+}
+
+/// thrd_create(3); as pthread_create(3).
+pub unsafe extern "C-unwind" fn thrd_create(
+    thread: *mut pthread_t,
+    start: StartOfC11,
+    argument: *mut c_void,
+) -> c_int {
+    let Some(guest) = guest() else {
+        // SAFETY: HOOK-1.
+        return unsafe { next::thrd_create(thread, start, argument) };
+    };
+    // SAFETY: HOOK-1.
+    on_the_hubs_base(guest, || unsafe { next::thrd_create(thread, start, argument) })
+}
+
+/// thrd_exit(3).
+pub unsafe extern "C-unwind" fn thrd_exit(value: c_int) -> ! {
+    if guest().is_none() {
+        // SAFETY: HOOK-1.
+        unsafe { next::thrd_exit(value) }
+    }
+    // SAFETY: HOOK-1: a thread of C11 ends with a number in place of a pointer.
+    unsafe { pthread_exit(std::ptr::without_provenance_mut(value as usize)) }
 }
 
 /// thrd_join(3).

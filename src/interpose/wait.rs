@@ -22,6 +22,9 @@
 //! - `WAIT-1` An envelope lies in the frame of who waits, which does not end, be it in an unwind,
 //!   before it is back (`Lent`). A virtual thread that is frozen for ever keeps its stack.
 //!
+//! - `WAIT-2` A virtual thread that is frozen for ever is in no line any more, and a wake that it
+//!   was given and has not used goes to another one.
+//!
 //! # Source
 //!
 //! futex(2): a wait may end for no reason, and its caller looks again.
@@ -32,6 +35,7 @@
 //! Envelopes are reached under `WAIT-1`. What is called in the child of a fork is alone there.
 
 use std::{
+    cell::Cell,
     ptr::{self, NonNull},
     sync::{
         Arc,
@@ -40,16 +44,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use libc::c_long;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use super::{
     inside::within,
+    next,
     queue::{Line, Place, Queue, Shard, Tell},
 };
 use crate::{
     hub::{
         Hub, Message,
-        guest::{Guest, guest, guests_alive, serve_guests},
+        guest::{Enlisted, Guest, Listed, guest, guests_alive, serve_guests},
         park::{WaitOn, Wake},
     },
     latch::Latch,
@@ -252,7 +258,7 @@ pub(super) enum Waited {
 pub(super) enum Waiter {
     /// A virtual thread.
     Guest(Guest),
-    /// A hub that may have virtual threads.
+    /// A hub that has virtual threads.
     Host(&'static Hub),
 }
 
@@ -263,7 +269,11 @@ impl Waiter {
         if let Some(guest) = guest() {
             return Some(Waiter::Guest(guest));
         }
-        if guests_alive() == 0 { None } else { Hub::current().map(Waiter::Host) }
+        // The first look is at a word that all threads share, and which hardly ever changes.
+        if guests_alive() == 0 {
+            return None;
+        }
+        Hub::current().filter(|hub| hub.has_guests()).map(Waiter::Host)
     }
 
     /// Whether it is a virtual thread.
@@ -276,6 +286,14 @@ impl Waiter {
         match self {
             Waiter::Guest(guest) => guest.tid(),
             Waiter::Host(_) => rustix::thread::gettid().as_raw_nonzero().get(),
+        }
+    }
+
+    /// Has a virtual thread leave a line should it be frozen (`WAIT-2`).
+    fn enlist<'e>(self, enlisted: &'e Enlisted<'_>) -> Option<Listed<'e>> {
+        match self {
+            Waiter::Guest(guest) => enlisted.enter_for_guest(guest),
+            Waiter::Host(_) => None,
         }
     }
 
@@ -326,11 +344,30 @@ impl Waiter {
             return (waited, 0);
         };
         let waited = {
+            // INVARIANT: WAIT-2: while the envelope is waited for.
+            let was_woken = Cell::new(false);
+            let leave = || {
+                if was_woken.get() {
+                    pass_on(address, at);
+                }
+            };
+            let enlisted = Enlisted::new(&leave);
+            let _listed = self.enlist(&enlisted);
             let lent = Lent { envelope: Envelope::new(), owner: self }; // Never moved: WAIT-1.
-            QUEUE.wait(address, at.bits, |place| {
+            let waited = QUEUE.wait(address, at.bits, |place| {
                 let places = Places { place, envelope: &lent.envelope, others: places };
+                // INVARIANT: WAIT-2: in line.
+                let leave = || {
+                    if !place.leave() {
+                        pass_on(address, at);
+                    }
+                };
+                let enlisted = Enlisted::new(&leave);
+                let _listed = self.enlist(&enlisted);
                 self.line_up(rest, Some(&places), at, is_over)
-            })
+            });
+            was_woken.set(waited.is_some_and(|(_, was_woken)| was_woken));
+            waited
         };
         let Some(((waited, behind), was_woken)) = waited else { return (Waited::Cannot, 0) };
         match waited {
@@ -341,6 +378,20 @@ impl Waiter {
             }
             _ => (Waited::Woken, rest.len()),
         }
+    }
+}
+
+/// Wakes another one who waits at `address`, in place of one that was woken and is frozen: a virtual
+/// thread, or one that sleeps in the kernel.
+fn pass_on(address: usize, At { bits, is_shared, .. }: At) {
+    if wake(address, bits, 1) > 0 {
+        return;
+    }
+    let private = if is_shared { 0 } else { libc::FUTEX_PRIVATE_FLAG };
+    let operation = c_long::from(libc::FUTEX_WAKE_BITSET | private);
+    // SAFETY: wakes whoever sleeps at an address; looks at no memory.
+    unsafe {
+        next::syscall(libc::SYS_futex, address as c_long, operation, 1, 0, 0, c_long::from(bits));
     }
 }
 

@@ -31,6 +31,7 @@ use std::{
     cell::Cell,
     fmt,
     future::Future,
+    mem,
     ops::Deref,
     pin::Pin,
     sync::Arc,
@@ -45,7 +46,8 @@ use super::{
 use crate::{
     deferred::Deferred,
     hub::{
-        Hub, Outside, guest,
+        Hub, Outside,
+        guest::{self, Enlisted},
         park::{CannotPark, Mode, Wait, WaitOn},
     },
     latch::{Held, Latch},
@@ -301,7 +303,7 @@ fn park<P: Primitive + ?Sized>(
     joined: impl FnOnce(),
 ) -> Result<<P::Rule as Rule>::Grant, <P::Rule as Rule>::Ask> {
     let frame = Cell::new(None);
-    let mut waiting = Waiting { primitive, key: None, frame: &frame };
+    let waiting = Waiting { primitive, key: Cell::new(None), frame: &frame };
     let mut held = primitive.lane().0.hold();
     let Inner { rule, line } = &mut *held;
     let ask = match rule.enter(line, ask) {
@@ -320,7 +322,7 @@ fn park<P: Primitive + ?Sized>(
     };
     // SAFETY: `frame` is not moved while `waiting` borrows it, and ends after `waiting`, which
     // leaves the line when it is dropped, on every way out (LANE-2).
-    waiting.key = Some(unsafe { line.join_parking(ask, hub, wait.ticket(), &frame) });
+    waiting.key.set(Some(unsafe { line.join_parking(ask, hub, wait.ticket(), &frame) }));
     rule.joined();
     let is_open = rule.is_open();
     let_go(held);
@@ -330,8 +332,12 @@ fn park<P: Primitive + ?Sized>(
         Limit::Never => Deadline::NEVER,
         Limit::After(limit) => hub.deadline_in(limit),
     };
+    let leave = || waiting.leave_for_ever();
+    let enlisted = Enlisted::new(&leave);
+    let listed = wait.enlist(&enlisted);
     // Whether it was woken, or its time is over: what was granted counts.
     let _ = wait.park(deadline, Mode::Infallible);
+    drop(listed);
     waiting.end()
 }
 
@@ -346,17 +352,17 @@ fn refuse(name: &str, why: CannotPark) -> ! {
 struct Waiting<'a, P: Primitive + ?Sized> {
     primitive: &'a P,
     /// None before it has joined the line, and once the wait has ended.
-    key: Option<Key>,
+    key: Cell<Option<Key>>,
     frame: &'a Cell<Option<<P::Rule as Rule>::Grant>>,
 }
 
 impl<'a, P: Primitive + ?Sized> Waiting<'a, P> {
     /// Ends the wait: what was granted counts, else the ask is handed back.
     #[inline(always)]
-    fn end(mut self) -> Result<<P::Rule as Rule>::Grant, <P::Rule as Rule>::Ask> {
+    fn end(self) -> Result<<P::Rule as Rule>::Grant, <P::Rule as Rule>::Ask> {
         match self.frame.take() {
             Some(grant) => {
-                self.key = None; // The place is nobody's.
+                self.key.set(None); // The place is nobody's.
                 Ok(grant)
             }
             None => self.place().leave(),
@@ -364,23 +370,45 @@ impl<'a, P: Primitive + ?Sized> Waiting<'a, P> {
     }
 
     /// Its place in the line, where a greenlet of the same hub has granted nothing.
-    fn place(&mut self) -> Place<&'a P> {
+    fn place(&self) -> Place<&'a P> {
         Place { primitive: self.primitive, key: self.key.take() }
     }
 
     #[cold]
-    fn give_up(&mut self) {
+    fn give_up(&self) {
         match self.frame.take() {
             Some(grant) => self.primitive.lane().release(grant),
             None => drop(self.place()),
         }
+    }
+
+    /// As its drop, for a greenlet that never goes on. What would be dropped stays as it is: this is
+    /// no place for code of the user's.
+    #[cold]
+    fn leave_for_ever(&self) {
+        let (grant, key) = (self.frame.take(), self.key.take());
+        let rest = self.primitive.lane().with(|rule, line| {
+            let left = match (grant, key) {
+                (Some(grant), _) => Err(grant),
+                (None, Some(key)) => line.leave(key),
+                (None, None) => return (None, None),
+            };
+            match left {
+                Ok(ask) => {
+                    rule.serve(line);
+                    (Some(ask), None)
+                }
+                Err(grant) => (None, rule.take_back(line, grant)),
+            }
+        });
+        mem::forget(rest);
     }
 }
 
 impl<P: Primitive + ?Sized> Drop for Waiting<'_, P> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.key.is_some() {
+        if self.key.get_mut().is_some() {
             self.give_up();
         }
     }

@@ -14,7 +14,7 @@ use crate::{
     ReactorHandle,
     hub::{
         Hub, Message,
-        guest::{self, Guest},
+        guest::{self, Awaited, Guest},
     },
     reactor::Inbox,
     sync::Event,
@@ -227,6 +227,15 @@ impl<T> Outcome<T> {
         self.ended.wait();
         let result = self.result.lock().unwrap_or_else(PoisonError::into_inner).take();
         result.expect("a thread is joined once, and has ended")
+    }
+}
+
+impl<T> Awaited for Outcome<T> {
+    /// What has ended is not changed: only its last steps are not done.
+    fn frozen(&self) {
+        if !self.is_set() {
+            self.set(Err(killed()));
+        }
     }
 }
 

@@ -145,10 +145,11 @@ impl Builder {
             return Ok(Joint { thread, outcome, killer });
         };
         let Builder { name, stack_size } = self;
+        let awaited = Arc::downgrade(&outcome);
         let spawn = |hub: &Hub| {
             // SAFETY: the caller's promise.
             unsafe {
-                hub.spawn_guest(name, stack_size, place, L::BORROWS, move |host| {
+                hub.spawn_guest(name, stack_size, place, L::BORROWS, awaited, move |host| {
                     body.run_as_guest(&host, layout);
                 })
             }
@@ -219,7 +220,6 @@ where
     fn run_as_guest(self, host: &Host, layout: &'static Layout) {
         let Body { f, outcome, thread, last } = self;
         let (mut f, mut result) = (Some(f), None);
-        let frozen = || outcome.set(Err(killed()));
         if host.is_killed() {
             result = Some(Err(killed()));
         } else {
@@ -227,7 +227,7 @@ where
                 // SAFETY: the block is ours, made for this OS thread (BLOCK-1), and fresh, so
                 // `SEAT` is null on it; a layout exists only where bases may be changed (LAYOUT-1).
                 Ok(block) => unsafe {
-                    host.host(block.base(), block.tid(), &frozen, || {
+                    host.host(block.base(), block.tid(), || {
                         Block::begin(layout);
                         thread.enter();
                         let f = f.take();

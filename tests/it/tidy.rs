@@ -49,6 +49,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/interpose/futex.rs",
     "src/interpose/inside.rs",
     "src/interpose/locks/barrier.rs",
+    "src/interpose/locks/c11.rs",
     "src/interpose/locks/condition.rs",
     "src/interpose/locks/layout.rs",
     "src/interpose/locks/mutex.rs",

@@ -41,6 +41,7 @@
 //! `pthread_cond_wait.c`, `pthread_rwlock_common.c`, `sem_waitcommon.c`, `pthread_barrier_wait.c`.
 
 mod barrier;
+mod c11;
 mod condition;
 mod layout;
 mod mutex;
@@ -49,6 +50,10 @@ mod rwlock;
 mod semaphore;
 
 pub use barrier::{pthread_barrier_destroy, pthread_barrier_wait};
+pub use c11::{
+    call_once, cnd_broadcast, cnd_signal, cnd_timedwait, cnd_wait, mtx_lock, mtx_timedlock,
+    mtx_trylock, mtx_unlock,
+};
 pub use condition::{
     pthread_cond_broadcast, pthread_cond_clockwait, pthread_cond_signal, pthread_cond_timedwait,
     pthread_cond_wait,

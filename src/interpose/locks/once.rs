@@ -1,6 +1,7 @@
 //! pthread_once(3).
 //!
-//! Floor 8. Uses: `wait`, `next`. Used by: the names that `interpose!()` defines.
+//! Floor 8. Uses: `wait`, `next`. Used by: `c11`, the names that `interpose!()`
+//! defines.
 //!
 //! Whether the routine runs, or has run, is told by the lowest bits of the control word. While it
 //! runs, whoever may not wait in libc waits here; else libc does it all. Who has called libc says
@@ -37,10 +38,26 @@ const DONE: c_int = 2;
 
 /// pthread_once(3).
 pub unsafe extern "C-unwind" fn pthread_once(once: *mut c_int, routine: Routine) -> c_int {
-    // SAFETY: HOOK-1: valid, aligned, and changed by atomic accesses alone.
+    // SAFETY: HOOK-1.
+    if unsafe { wait_while_it_runs(once) } {
+        return 0;
+    }
+    // SAFETY: HOOK-1.
+    let result = unsafe { next::pthread_once(once, routine) };
+    wake(once.addr(), ANY, usize::MAX);
+    result
+}
+
+/// Waits while the routine runs, for who must not do so in libc. Returns whether it has run.
+///
+/// # Safety
+///
+/// `once` is a control word of pthread_once(3).
+pub(super) unsafe fn wait_while_it_runs(once: *mut c_int) -> bool {
+    // SAFETY: the caller's promise: valid, aligned, and changed by atomic accesses alone.
     let state = || unsafe { AtomicI32::from_ptr(once) }.load(Ordering::Acquire) & STATE;
     if state() == DONE {
-        return 0;
+        return true;
     }
     if let Some(waiter) = Waiter::here() {
         let address = once.addr();
@@ -51,8 +68,5 @@ pub unsafe extern "C-unwind" fn pthread_once(once: *mut c_int, routine: Routine)
             }
         }
     }
-    // SAFETY: HOOK-1.
-    let result = unsafe { next::pthread_once(once, routine) };
-    wake(once.addr(), ANY, usize::MAX);
-    result
+    false
 }
