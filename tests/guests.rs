@@ -6,6 +6,24 @@
 
 #![expect(unsafe_code, reason = "it calls C by its names")]
 
+#[path = "guests/c.rs"]
+mod c;
+#[path = "guests/c11.rs"]
+mod c11;
+#[path = "guests/frozen.rs"]
+mod frozen;
+#[path = "guests/loading.rs"]
+mod loading;
+#[path = "guests/printing.rs"]
+mod printing;
+#[path = "guests/quiet.rs"]
+mod quiet;
+#[path = "it/support.rs"]
+#[expect(dead_code, reason = "another binary needs the rest")]
+mod support;
+#[path = "guests/valgrind.rs"]
+mod valgrind;
+
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_void},
     io,

@@ -19,13 +19,16 @@
 //! threads, as the loader does for the threads that it knows.
 //!
 //! dlopen(3) looks into the folders that the library of its caller names, and knows it by the
-//! return address. The hook leaves that address where it is: it is a jump. Of a guest's call, which
-//! must come back, the hook looks into those folders itself.
+//! return address. The hook leaves that address where it is: it is a jump. Of a call that must come
+//! back, the hook looks into those folders itself: of a guest's, and of anybody's once there are
+//! blocks.
 //!
 //! # Invariants
 //!
-//! - `LOAD-1` When nobody is a guest, no frame stands between dlopen(3) and its caller, and all
-//!   registers that may hold arguments are as they were.
+//! - `LOAD-1` While there has never been a block, no frame stands between dlopen(3) and its caller,
+//!   and all registers that may hold arguments are as they were. From then on, whoever calls is
+//!   told of a library when its thread-locals are in all blocks (`BLOCK-4`); but a call that had
+//!   begun before, on another thread, is not waited for.
 //!
 //! # Source
 //!
@@ -62,7 +65,7 @@ use super::{
         Start, StartOfC11, c_char, c_int, c_long, c_void, clockid_t, pthread_attr_t, pthread_t,
         timespec,
     },
-    early::THRD_ERROR,
+    early::{THRD_ERROR, errno, set_errno},
     elf,
     elsewhere::{check, on_the_hubs_base},
     next,
@@ -72,6 +75,7 @@ use crate::{
         guest::{Ended, GUEST_TIDS, Guest, guest},
         io::Direction,
     },
+    thread::{begin_load, blocks_are_there, end_load},
     time::Deadline,
 };
 
@@ -318,11 +322,16 @@ pub unsafe extern "C-unwind" fn dlmopen(
 }
 
 extern "C" fn choose_dlopen() -> *mut () {
-    if guest().is_some() { dlopen_of_a_guest as *const () as *mut () } else { next::dlopen() }
+    if must_come_back() { dlopen_and_come_back as *const () as *mut () } else { next::dlopen() }
 }
 
 extern "C" fn choose_dlmopen() -> *mut () {
-    if guest().is_some() { dlmopen_of_a_guest as *const () as *mut () } else { next::dlmopen() }
+    if must_come_back() { dlmopen_and_come_back as *const () as *mut () } else { next::dlmopen() }
+}
+
+/// Whether there is something to do after a library was loaded (`LOAD-1`).
+fn must_come_back() -> bool {
+    guest().is_some() || blocks_are_there()
 }
 
 /// What pthread_exit(3) ends a virtual thread with. Whoever joins it gets this.
@@ -441,7 +450,7 @@ thread_local! {
         const { RefCell::new(LoadError { next: None, told: None }) };
 }
 
-unsafe extern "C-unwind" fn dlopen_of_a_guest(
+unsafe extern "C-unwind" fn dlopen_and_come_back(
     path: *const c_char,
     mode: c_int,
     caller: usize,
@@ -452,14 +461,14 @@ unsafe extern "C-unwind" fn dlopen_of_a_guest(
             next::dlopen(),
         )
     };
+    let mut room = [0; PATH_BYTES];
     // SAFETY: the caller's string, or null.
-    let found = unsafe { found_by_caller(path, caller) };
-    let path = found.as_ref().map_or(path, |found| found.as_ptr());
+    let path = unsafe { found_by_caller(path, caller, &mut room) };
     // SAFETY: HOOK-1.
     load(|| unsafe { next(path, mode) })
 }
 
-unsafe extern "C-unwind" fn dlmopen_of_a_guest(
+unsafe extern "C-unwind" fn dlmopen_and_come_back(
     space: c_long,
     path: *const c_char,
     mode: c_int,
@@ -468,21 +477,30 @@ unsafe extern "C-unwind" fn dlmopen_of_a_guest(
     type Dlmopen = unsafe extern "C-unwind" fn(c_long, *const c_char, c_int) -> *mut c_void;
     // SAFETY: NEXT-1.
     let next = unsafe { transmute::<*mut (), Dlmopen>(next::dlmopen()) };
+    let mut room = [0; PATH_BYTES];
     // SAFETY: the caller's string, or null.
-    let found = unsafe { found_by_caller(path, caller) };
-    let path = found.as_ref().map_or(path, |found| found.as_ptr());
+    let path = unsafe { found_by_caller(path, caller, &mut room) };
     // SAFETY: HOOK-1.
     load(|| unsafe { next(space, path, mode) })
 }
 
-/// Has the loader called on the base of the guest's OS thread, and keeps what it says.
+/// Has the loader called, and tells all blocks of what it has loaded (`LOAD-1`).
+fn open_and_tell(open: impl FnOnce() -> *mut c_void) -> *mut c_void {
+    begin_load();
+    let library = open(); // A plain frame: HOOK-2.
+    let errno = errno();
+    end_load();
+    set_errno(errno);
+    library
+}
+
+/// Has the loader called. Of a guest's call it is on the base of its OS thread, and what it says is
+/// kept.
 fn load(open: impl FnOnce() -> *mut c_void) -> *mut c_void {
-    let Some(guest) = guest() else { return open() };
+    let Some(guest) = guest() else { return open_and_tell(open) };
     let (library, error) = on_the_hubs_base(guest, || {
-        let before = crate::thread::before_dlopen();
-        let library = open();
+        let library = open_and_tell(open);
         if !library.is_null() {
-            crate::thread::after_dlopen(&before);
             return (library, None);
         }
         // SAFETY: HOOK-1.
@@ -496,18 +514,35 @@ fn load(open: impl FnOnce() -> *mut c_void) -> *mut c_void {
     library
 }
 
-/// Where a library without a folder in its name lies, in the folders that the library of its
-/// caller names. None: there, it does not.
+/// As many bytes as a path has (`PATH_MAX`).
+const PATH_BYTES: usize = libc::PATH_MAX as usize;
+
+/// Where a library lies that is asked for by `name`: in `room`, if it has no folder in its name,
+/// and is in one of those that the library of its caller names. Else, that is for the loader to
+/// say.
 ///
 /// # Safety
 ///
 /// Null, or a string that ends with a zero.
-unsafe fn found_by_caller(name: *const c_char, caller: usize) -> Option<CString> {
+unsafe fn found_by_caller(
+    name: *const c_char,
+    caller: usize,
+    room: &mut [u8; PATH_BYTES],
+) -> *const c_char {
     if name.is_null() {
-        return None;
+        return name;
     }
     // SAFETY: the caller's promise.
-    let name = unsafe { CStr::from_ptr(name) };
+    let text = unsafe { CStr::from_ptr(name) };
+    let found = in_folders_of(text, caller);
+    let Some(found) = found.as_ref().map(|path| path.as_bytes_with_nul()) else { return name };
+    let Some(place) = room.get_mut(..found.len()) else { return name };
+    place.copy_from_slice(found);
+    room.as_ptr().cast()
+}
+
+/// Where a library is, in the folders that the library of its caller names.
+fn in_folders_of(name: &CStr, caller: usize) -> Option<CString> {
     if name.to_bytes().contains(&b'/') || name.is_empty() {
         return None;
     }

@@ -381,8 +381,8 @@ impl Waiter {
     }
 }
 
-/// Wakes another one who waits at `address`, in place of one that was woken and is frozen: a virtual
-/// thread, or one that sleeps in the kernel.
+/// Wakes another one who waits at `address`, in place of one that was woken and is frozen: a
+/// virtual thread, or one that sleeps in the kernel.
 fn pass_on(address: usize, At { bits, is_shared, .. }: At) {
     if wake(address, bits, 1) > 0 {
         return;

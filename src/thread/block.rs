@@ -28,6 +28,12 @@
 //! - `BLOCK-2` A block is where it is until it is dropped. Whoever is frozen never drops it, and
 //!   its stack stays.
 //! - `BLOCK-3` A vector belongs to one block, or lies in the thread's pool, with all of it cleared.
+//! - `BLOCK-4` A block has the image of each module that has a place there before code on it can
+//!   use that: of those that were there when it was made, by glibc; of those that came later, by
+//!   whoever loaded them, before it is told where they are. Each is written once: what a virtual
+//!   thread has changed since stays. Beyond this: a constructor that lets virtual threads use its
+//!   library, or hands it to them, before it returns; what libc loads for itself; and a library
+//!   that one thread unloads while another loads it again.
 
 #![expect(unsafe_code, reason = "control blocks of the C library's are written")]
 //! # Safety
@@ -43,7 +49,7 @@ use std::{
     ptr,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI32, Ordering},
+        atomic::{AtomicBool, AtomicI32, Ordering},
     },
 };
 
@@ -63,20 +69,28 @@ thread_local! {
     static SPARE: RefCell<Spares> = const { RefCell::new(Spares(Vec::new())) };
 }
 
-/// Where all blocks of the process are.
-static ALL: Mutex<Places> = Mutex::new(Places { bases: Vec::new(), free: Vec::new() });
+/// Whether there are blocks, or have been.
+static ARE_THERE: AtomicBool = AtomicBool::new(false);
 
-fn lock_all() -> MutexGuard<'static, Places> {
+/// All blocks of the process.
+static ALL: Mutex<All> =
+    Mutex::new(All { bases: Vec::new(), free: Vec::new(), loads: 0, known: Vec::new() });
+
+fn lock_all() -> MutexGuard<'static, All> {
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The bases of blocks, each at a number of its own; zero at those that are free.
-struct Places {
+struct All {
+    /// Their bases, each at a number of its own; zero at those that are free.
     bases: Vec<usize>,
     free: Vec<u32>,
+    /// How many threads are loading a library.
+    loads: u32,
+    /// The modules whose images the blocks have, while somebody loads.
+    known: Vec<Module>,
 }
 
-impl Places {
+impl All {
     fn add(&mut self, base: usize) -> u32 {
         if let Some(number) = self.free.pop() {
             self.bases[number as usize] = base;
@@ -91,7 +105,7 @@ impl Places {
         self.free.push(number);
     }
 
-    fn iter(&self) -> impl Iterator<Item = usize> {
+    fn blocks(&self) -> impl Iterator<Item = usize> {
         self.bases.iter().copied().filter(|base| *base != 0)
     }
 }
@@ -212,26 +226,31 @@ fn modules() -> Vec<Module> {
     found
 }
 
-/// The modules that were there before a library is loaded.
-pub(crate) struct Before(Vec<Module>);
-
-/// Notes what is there, before a library is loaded.
-pub(crate) fn before_dlopen() -> Before {
-    Before(modules())
+/// Whether a load of a library must be told of by [`begin_load`] and [`end_load`].
+pub(crate) fn blocks_are_there() -> bool {
+    ARE_THERE.load(Ordering::Acquire)
 }
 
-/// A library was loaded by this OS thread, on its own base: writes the images of thread-locals that
-/// it has brought into every block, as the loader does for the threads that it knows. Those that
-/// are allocated when they are first used are none of them.
-pub(crate) fn after_dlopen(Before(before): &Before) {
-    let all = lock_all();
-    let Ok(layout) = super::layout::layout() else { return };
+/// A library is about to be loaded by this OS thread, on its own base.
+pub(crate) fn begin_load() {
+    let mut all = lock_all();
+    all.loads += 1;
+    if all.loads == 1 {
+        all.known = modules();
+    }
+}
+
+/// It was loaded, or was not, and nobody has been told where it is: writes the images of
+/// thread-locals that it has brought into every block, as the loader does for the threads that it
+/// knows. Those that are allocated when they are first used are none of them.
+pub(crate) fn end_load() {
+    let mut all = lock_all();
+    all.loads -= 1;
     let now = modules();
-    let is_known = |module: &Module| {
-        before.iter().any(|k| (k.address, k.number) == (module.address, module.number))
-    };
-    let new: Vec<&Module> = now.iter().filter(|module| !is_known(module)).collect();
-    if new.is_empty() || all.iter().next().is_none() {
+    let new: Vec<Module> = now.iter().filter(|one| !all.known.contains(one)).copied().collect();
+    all.known = now;
+    let Ok(layout) = super::layout::layout() else { return };
+    if new.is_empty() || all.blocks().next().is_none() {
         return;
     }
     // What the loader writes into a new block tells which of them have a place there.
@@ -245,13 +264,12 @@ pub(crate) fn after_dlopen(Before(before): &Before) {
     for module in new {
         let Some(place) = vector.place_of(module.number) else { continue };
         let at = place.wrapping_sub(own);
-        for base in all.iter() {
+        for base in all.blocks() {
             let to: *mut u8 = ptr::with_exposed_provenance_mut(base.wrapping_add(at));
             let image: *const u8 = ptr::with_exposed_provenance(module.image);
             // SAFETY: the place of a module's thread-locals is the same in every block, and all
-            // blocks are of one size. The module was just loaded: no code that would use them has
-            // run, but for its constructors, on this thread's own. The block is alive, as those in
-            // the list are.
+            // blocks are of one size. The block is alive, as those in the list are, and what would
+            // use them has not run on it (BLOCK-4).
             unsafe { to.copy_from_nonoverlapping(image, module.image_bytes) };
             // SAFETY: as above.
             let rest = unsafe { to.add(module.image_bytes) };
@@ -343,6 +361,9 @@ impl Block<'_> {
         let at: *mut c_void = ptr::with_exposed_provenance_mut(base);
         let spare = SPARE.try_with(|spare| spare.borrow_mut().0.pop()).ok().flatten();
         let tid = spare.as_ref().map_or_else(draw_tid, |spare| spare.tid);
+        ARE_THERE.store(true, Ordering::Release);
+        // Until it is in the list: a library that is loaded meanwhile would not be told of to it.
+        let mut all = lock_all();
         if let Some(Spare { vector, .. }) = spare {
             let place: *mut usize = ptr::with_exposed_provenance_mut(base + VECTOR_AT);
             // SAFETY: BLOCK-1; the vector is this block's now (BLOCK-3).
@@ -357,7 +378,8 @@ impl Block<'_> {
                 return Err(());
             }
         }
-        let number = lock_all().add(base);
+        let number = all.add(base);
+        drop(all);
         let block = Block { base, tid, number, layout, room: PhantomData };
         block.fill_in();
         Ok(block)

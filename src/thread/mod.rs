@@ -66,7 +66,7 @@ mod layout;
 mod scope;
 mod spawn;
 
-pub(crate) use block::{after_dlopen, before_dlopen};
+pub(crate) use block::{begin_load, blocks_are_there, end_load};
 pub use handle::{JoinHandle, Thread, current, park, park_timeout, sleep, yield_now};
 pub use layout::Refusal;
 pub use scope::{Scope, ScopedJoinHandle, run, scope};
