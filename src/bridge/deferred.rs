@@ -204,6 +204,7 @@ pub fn wait_for_greenlet<T: 'static>(greenlet: Greenlet<T>) -> Deferred<T> {
 }
 
 /// The future that a [`Deferred`] becomes when it is awaited. Dropping it cancels the Deferred.
+#[must_use = "dropping it cancels the Deferred"]
 pub struct DeferredFuture<T: 'static> {
     state: Rc<Observed<T>>,
     handle: CancelHandle,

@@ -173,6 +173,7 @@ fn wait_for_wake(hub: &'static Hub, shared: &Arc<Shared>, on: WaitOn) {
 /// The future that a [`Greenlet`] becomes when it is awaited.
 ///
 /// Dropping it detaches the greenlet, as dropping its handle does.
+#[must_use = "dropping it detaches the greenlet"]
 pub struct GreenletFuture<T> {
     greenlet: Option<Greenlet<T>>,
 }

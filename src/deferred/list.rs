@@ -204,6 +204,7 @@ impl<T: 'static> Rule<T> for Values<T> {
 
 /// The error of several Deferreds of which one failed first.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct FirstError {
     /// The place of that one among them, from 0.
     pub index: usize,

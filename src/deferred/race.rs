@@ -110,6 +110,7 @@ impl<T: 'static> Rule<T> for FirstResult {
 
 /// The error of a [`race`] that nobody won.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct FailureGroup {
     /// What each failed with, in their order; empty when there was nobody.
     pub failures: Vec<Failure>,

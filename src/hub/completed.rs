@@ -139,6 +139,7 @@ pub fn killall_timeout<T>(
 /// Greenlets that are waited for, given as they end: see [`as_completed`].
 ///
 /// Dropping it detaches those that are left, as dropping their handles does.
+#[must_use = "dropping it detaches the greenlets"]
 pub struct AsCompleted<T> {
     /// Those that were not given yet, by key.
     waited: Vec<Option<Greenlet<T>>>,

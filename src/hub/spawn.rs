@@ -121,6 +121,7 @@ where
 /// # }
 /// ```
 #[derive(Debug, Clone, Default)]
+#[must_use = "must eventually spawn the greenlet"]
 pub struct Builder {
     name: Option<Rc<str>>,
     stack_size: Option<usize>,
@@ -133,7 +134,6 @@ impl Builder {
     }
 
     /// Names it: in reports, and when its stack overflows.
-    #[must_use]
     pub fn name(mut self, name: impl Into<Rc<str>>) -> Builder {
         self.name = Some(name.into());
         self
@@ -147,7 +147,6 @@ impl Builder {
     /// The least leaves 32 KiB to use, also for a signal handler that is not on the alternate
     /// stack: the kernel saves the vector registers in front of it, up to 3 KiB with AVX-512 and
     /// 12 KiB with AMX. A panic with its backtrace needs more: 64 KiB to use are safe.
-    #[must_use]
     pub fn stack_size(mut self, bytes: usize) -> Builder {
         self.stack_size = Some(bytes);
         self

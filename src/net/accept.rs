@@ -271,6 +271,7 @@ listeners! {
 
 /// Iterates over the connections of a listener; see [`TcpListener::incoming`].
 #[derive(Debug)]
+#[must_use = "iterators are lazy and do nothing unless consumed"]
 pub struct Incoming<'a, L = TcpListener> {
     listener: &'a L,
     /// No connection can come any more.

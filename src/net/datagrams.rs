@@ -60,6 +60,7 @@ impl<S: fmt::Debug> fmt::Debug for Datagrams<S> {
 
 /// A datagram that a socket `S` has received from an address `A`.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Datagram<S, A> {
     /// What it says.
     pub data: Vec<u8>,

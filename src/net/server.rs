@@ -75,6 +75,7 @@ const LIMIT_AFTER_FAILURE: Duration = Duration::from_secs(10);
 /// # Source
 ///
 /// gevent `StreamServer`, `DatagramServer`.
+#[must_use = "it serves nobody until `serve` is called"]
 pub struct Server<L, F> {
     listener: L,
     handler: F,

@@ -486,6 +486,7 @@ impl<T> Drop for Receiver<T> {
 
 /// The values of a receiver, one after another: see [`Receiver::iter`].
 #[derive(Debug)]
+#[must_use = "iterators are lazy and do nothing unless consumed"]
 pub struct Iter<'a, T>(&'a Receiver<T>);
 
 impl<T> Iterator for Iter<'_, T> {

@@ -14,6 +14,7 @@ use crate::{Greenlet, JoinError, hub::AsCompleted, hub::as_completed};
 ///
 /// Its `next` parks until a call has ended; a kill or timeout that unwinds out of it loses no
 /// result of a call that was begun on another greenlet.
+#[must_use = "iterators are lazy and do nothing unless consumed"]
 pub struct Imap<I: Iterator, F, U> {
     pool: Pool,
     f: Rc<F>,

@@ -74,6 +74,7 @@ pub fn kill_everywhere(scenario: impl Fn(&Case)) -> u32 {
 
 /// [`kill_everywhere`], with more to say.
 #[derive(Debug, Clone, Default)]
+#[must_use = "it tries nothing until `run` is called"]
 pub struct KillEverywhere {
     seeds: Option<Range<u64>>,
     counts_descriptors: bool,
@@ -81,14 +82,12 @@ pub struct KillEverywhere {
 
 impl KillEverywhere {
     /// As [`kill_everywhere`] does it.
-    #[must_use]
     pub fn new() -> KillEverywhere {
         KillEverywhere::default()
     }
 
     /// All of it once for each seed, in an order that the seed decides, as
     /// [`seeds()`](super::seeds()) has it.
-    #[must_use]
     pub fn seeds(mut self, seeds: Range<u64>) -> KillEverywhere {
         self.seeds = Some(seeds);
         self
@@ -97,7 +96,6 @@ impl KillEverywhere {
     /// Has the process's open descriptors counted too, before and after each run: only where nobody
     /// else opens any meanwhile, so in a process of its own and not beside other tests. There is no
     /// watchdog then.
-    #[must_use]
     pub fn count_descriptors(mut self) -> KillEverywhere {
         self.counts_descriptors = true;
         self
