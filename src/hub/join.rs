@@ -481,7 +481,7 @@ impl<T> Greenlet<T> {
     #[track_caller]
     pub(crate) fn wait(&self) {
         if let Err(error) = self.packet.join().wait(Deadline::NEVER) {
-            panic!("waiting for a greenlet: {error}");
+            panic!("greenloop: waiting for a greenlet: {error}");
         }
     }
 

@@ -385,7 +385,10 @@ impl Hub {
         self.look_at.set(resumes + PACE_AFTER);
         if let Err(error) = self.turn(!busy) {
             // epoll_wait fails only for a bad descriptor or address: somebody closed what is ours.
-            panic!("the reactor cannot poll: {error}");
+            panic!(
+                "greenloop: the reactor cannot poll: {error}; has other code closed a descriptor \
+                 that is not its own?"
+            );
         }
         self.ready.append(&self.yielded);
     }

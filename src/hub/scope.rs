@@ -131,12 +131,11 @@ where
 /// The hub and the greenlet on which a scope begins.
 #[track_caller]
 pub(super) fn begin(name: &str) -> (&'static Hub, Ctl) {
-    let hub = Hub::current();
-    let ctl = hub.and_then(|hub| hub.may_park().ok());
-    let (Some(hub), Some(ctl)) = (hub, ctl) else {
-        panic!("greenloop::{name}: call it inside greenloop::run, on a greenlet");
-    };
-    (hub, ctl)
+    let here = Hub::to_park().and_then(|hub| Ok((hub, hub.may_park()?)));
+    match here {
+        Ok(here) => here,
+        Err(why) => panic!("greenloop::{name}: {why}"),
+    }
 }
 
 /// Reports the panic of a child that can reach nobody, because another one does.

@@ -40,7 +40,9 @@ impl fmt::Display for Inactive {
             Inactive::Missing => {
                 f.write_str("the program does not say `greenloop::interpose!();` beside its `main`")
             }
-            Inactive::Static => f.write_str("libc is linked statically (crt-static)"),
+            Inactive::Static => f.write_str(
+                "libc is linked statically; build without `-C target-feature=+crt-static`",
+            ),
             Inactive::Hidden { name } => write!(
                 f,
                 "`{name}` is found elsewhere: `greenloop::interpose!();` must stand in the program \

@@ -179,7 +179,7 @@ impl<T> Primitive for Channel<T> {
 ///
 /// tokio `broadcast::channel`. Differs: `capacity` is exact.
 pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
-    assert!(capacity > 0, "greenloop::sync::broadcast::channel: no room for any value");
+    assert!(capacity > 0, "greenloop::sync::broadcast::channel: 0 is no room for any value");
     let slots = VecDeque::new();
     let ring = Ring { slots, capacity, first: 0, senders: 1, receivers: 1 };
     let channel = Arc::new(Channel { lane: Lane::new(ring) });

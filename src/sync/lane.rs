@@ -186,7 +186,7 @@ impl<P: Deref<Target: Primitive>> Place<P> {
 
     /// Takes what was granted, or sees to it that `signal` is given when something is.
     fn renew(&mut self, signal: Signal) -> Option<GrantOf<P>> {
-        let key = self.key.take().expect("a future is not polled after it was ready");
+        let key = self.key.take().expect("a future was polled after it was ready");
         let mut signal = Some(signal);
         let collected = self.primitive.lane().with(|_, line| {
             line.collect(key).inspect_err(|key| {
@@ -516,7 +516,7 @@ impl<P: Deref<Target: Primitive> + Clone> Future for Passing<P> {
                 None => Poll::Pending,
             };
         }
-        let ask = this.ask.take().expect("a future is not polled after it was ready");
+        let ask = this.ask.take().expect("a future was polled after it was ready");
         match this.primitive.lane().join(ask, signal) {
             Ok(grant) => Poll::Ready(grant),
             Err((key, _)) => {

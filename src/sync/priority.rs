@@ -153,7 +153,7 @@ impl<T: Ord> Channel<T> {
 ///
 /// gevent `PriorityQueue`.
 pub fn channel<T: Ord>(bound: usize) -> (Sender<T>, Receiver<T>) {
-    assert!(bound > 0, "greenloop::sync::priority::channel: no room for any value");
+    assert!(bound > 0, "greenloop::sync::priority::channel: 0 is no room for any value");
     let values = Values { heap: BinaryHeap::new(), number: 0, senders: 1, receivers: 1 };
     let channel = Arc::new(Channel {
         room: Arc::new(Semaphore::new(bound.min(MANY))),
@@ -340,7 +340,7 @@ impl<T: Ord> Future for Sending<'_, T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.room).poll(cx).map(|room| {
-            let value = self.value.take().expect("a future is not polled after it was ready");
+            let value = self.value.take().expect("a future was polled after it was ready");
             self.channel.put(value, room).map_err(SendError)
         })
     }

@@ -135,11 +135,18 @@ impl KillEverywhere {
                 }
             }
             if !reached {
-                assert!(at > 1, "greenloop::testing::kill_everywhere: the target never suspends");
+                assert!(
+                    at > 1,
+                    "greenloop::testing::kill_everywhere: the target never suspends, so there is \
+                     no place to cut it short"
+                );
                 return at - 1;
             }
         }
-        panic!("greenloop::testing::kill_everywhere: the target suspends {SUSPENSIONS_MAX} times");
+        panic!(
+            "greenloop::testing::kill_everywhere: the target suspends {SUSPENSIONS_MAX} times, and \
+             has not ended; give it less to do"
+        );
     }
 
     /// Returns whether the target was cut short.
@@ -152,7 +159,7 @@ impl KillEverywhere {
                 stop_watchdog();
             }
             scenario(&case);
-            assert!(case.target.get() > 0, "the scenario has no target");
+            assert!(case.target.get() > 0, "the scenario has no target: spawn it by Case::target");
             assert_nothing_left();
         });
         let seed = seed.map(hint).unwrap_or_default();
@@ -160,7 +167,10 @@ impl KillEverywhere {
             panic!("greenloop::testing::kill_everywhere: {case}{seed}: {text}");
         }
         let after = self.counts_descriptors.then(count_descriptors);
-        assert_eq!(before, after, "descriptors open before and after: {case}{seed}");
+        assert_eq!(
+            before, after,
+            "greenloop::testing::kill_everywhere: descriptors open before and after: {case}{seed}"
+        );
         case.was_cut.get()
     }
 }

@@ -239,7 +239,7 @@ pub fn assert_nothing_left() {
             return;
         }
         let comes = census.is_clear_but_for_threads() && waits_left > 0;
-        assert!(comes, "left behind: {census}");
+        assert!(comes, "greenloop::testing::assert_nothing_left: left behind: {census}");
         waits_left -= 1;
         std::thread::sleep(THREADS_WAIT);
     }

@@ -106,7 +106,9 @@ pub(super) fn chosen(seeds: Range<u64>) -> Range<u64> {
     match std::env::var(VARIABLE) {
         Err(_) => seeds,
         Ok(text) => {
-            let seed: u64 = text.parse().unwrap_or_else(|_| panic!("{VARIABLE}={text}: no number"));
+            let seed: u64 = text.parse().unwrap_or_else(|_| {
+                panic!("{VARIABLE}={text}: no number; set it to the seed that a failure named")
+            });
             seed..seed + 1
         }
     }

@@ -133,7 +133,7 @@ impl<T> Forest<T> {
     /// The rare half of [`add`](Self::add): a new place at the end of the slab.
     #[cold]
     fn grow(&mut self, deadline: Deadline, order: u64, value: T) -> u32 {
-        assert!(self.entries.len() < NIL as usize, "too many timers");
+        assert!(self.entries.len() < NIL as usize, "fewer than 2^32 timers");
         self.entries.push(Entry {
             deadline,
             order,
