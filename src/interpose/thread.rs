@@ -244,8 +244,8 @@ pub unsafe extern "C-unwind" fn pthread_exit(value: *mut c_void) -> ! {
     if cfg!(panic = "abort") {
         let _ = rustix::io::write(
             rustix::stdio::stderr(),
-            b"greenloop: pthread_exit on a virtual thread has to unwind, and panic = \"abort\" forbids \
-              it; return from the thread's function instead; aborting\n",
+            b"greenloop: pthread_exit on a virtual thread has to unwind, and panic = \"abort\" \
+              forbids it; return from the thread's function instead; aborting\n",
         );
         std::process::abort();
     }
