@@ -1,4 +1,4 @@
-//! Measures what the charts of the README show, and draws them into `charts/`.
+//! Measures the main figures of greenloop beside its peers, and draws them into `charts/`.
 //!
 //! `cargo run --release -p greenloop-benches --bin charts`, some five minutes; with `--quick`, one,
 //! and figures that are good for nothing. Names of files (`yield.svg`) ask for these alone.
