@@ -1,3 +1,12 @@
+// Where the README's links to files go in the docs, where no files lie beside it. The first of two
+// definitions of a link counts.
+#![doc = concat!("[ARCHITECTURE]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/ARCHITECTURE.md")]
+#![doc = concat!("[CHANGELOG]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/CHANGELOG.md")]
+#![doc = concat!("[CONTRIBUTING]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/CONTRIBUTING.md")]
+#![doc = concat!("[asm-notes]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/asm-notes/README.md")]
+#![doc = concat!("[benches]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/benches/README.md")]
+#![doc = concat!("[examples]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/examples/README.md")]
+#![doc = "\n"]
 #![doc = include_str!("../README.md")]
 
 /// Either all of it, or one error and nothing after it. Of this name and shape because rustfmt

@@ -32,7 +32,10 @@ fn is_published() -> bool {
 fn linked_files(page: &str) -> Vec<&str> {
     let prose = page.split("```").step_by(2);
     let targets = prose.flat_map(|text| {
-        text.match_indices("](").filter_map(|(at, _)| text[at + 2..].split([')', '#']).next())
+        let inline = text.match_indices("](").map(|(at, _)| &text[at + 2..]);
+        let defined = text.lines().filter(|line| line.starts_with('['));
+        let defined = defined.filter_map(|line| Some(line.split_once("]: ")?.1));
+        inline.chain(defined).filter_map(|target| target.split([')', '#']).next())
     });
     let is_file = |target: &&str| !target.is_empty() && !target.contains(':') && *target != "…";
     targets.filter(is_file).collect()
@@ -79,6 +82,15 @@ fn links_between_pages_go_somewhere() {
         }
     }
     assert_none(offences);
+}
+
+/// On docs.rs no file lies beside the README: `lib.rs` defines its links to files anew.
+#[test]
+fn the_readmes_links_to_files_are_defined_for_the_docs_too() {
+    let (readme, lib) = (read("README.md"), read("src/lib.rs"));
+    let lacks = |file: &&str| !lib.contains(&format!("\"/blob/main/{file}\")"));
+    let lost = linked_files(&readme).into_iter().filter(lacks);
+    assert_none(lost.map(|file| format!("src/lib.rs does not define a link to {file}")).collect());
 }
 
 #[test]
@@ -132,8 +144,8 @@ fn the_default_features_bring_as_many_crates_as_the_readme_says() {
 #[test]
 fn the_rules_for_pages_can_fail() {
     let text = "[a](there.md) [b](https://x.y/z) [c](crate::run) [d](#e) `[f](g)`\n\
-                ```text\n[h](i)\n```\n[j](../k.md#l)";
-    assert_eq!(linked_files(text), ["there.md", "g", "../k.md"]);
+                ```text\n[h](i)\n```\n[j](../k.md#l)\n[m]: n.md\n[o]: https://x.y";
+    assert_eq!(linked_files(text), ["there.md", "g", "../k.md", "n.md"]);
     assert_eq!(dead_links("examples/README.md", "[a](parked.rs) [b](../README.md)").len(), 0);
     assert_eq!(dead_links("examples/README.md", "[a](driven.rs) [b](../../README.md)").len(), 2);
     let header = "//! Shows.\n//!\n//! Run:    `cargo run --example x`\n//! Poke:   it\n";
