@@ -19,7 +19,7 @@ use std::{
 use crate::support::{Dropped, Trace, assert_ends, in_a_process_of_its_own, reports_of};
 use greenloop::{
     Abandoned, Cancelled, Deferred, Elapsed, Failure, Killed, Resolver, RunError, current, is_kill,
-    reactor, run, shield, sleep, spawn, timeout, try_run, wait_for_deferred,
+    reactor, run, shield, sleep, spawn, testing, timeout, try_run, wait_for_deferred,
     wait_for_deferred_timeout, wait_for_future, wait_for_greenlet, yield_now,
 };
 
@@ -1240,7 +1240,8 @@ fn a_kill_during_a_poll_lands_after_it() {
 
 #[test]
 fn a_timeout_drops_the_future() {
-    run(|| {
+    // In virtual time, which does not pass before the future has been polled.
+    testing::run(|| {
         let trace = Trace::default();
         let noted = Noted { trace: trace.clone(), in_poll: |_| () };
         assert!(timeout(SHORT, || wait_for_future(noted)).is_err());
