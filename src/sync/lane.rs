@@ -382,8 +382,8 @@ impl<'a, P: Primitive + ?Sized> Waiting<'a, P> {
         }
     }
 
-    /// As its drop, for a greenlet that never goes on. What would be dropped stays as it is: this is
-    /// no place for code of the user's.
+    /// As its drop, for a greenlet that never goes on. What would be dropped stays as it is: this
+    /// is no place for code of the user's.
     #[cold]
     fn leave_for_ever(&self) {
         let (grant, key) = (self.frame.take(), self.key.take());
