@@ -10,10 +10,14 @@
 mod c;
 #[path = "guests/c11.rs"]
 mod c11;
+#[path = "guests/forks.rs"]
+mod forks;
 #[path = "guests/frozen.rs"]
 mod frozen;
 #[path = "guests/loading.rs"]
 mod loading;
+#[path = "guests/of.rs"]
+mod of;
 #[path = "guests/printing.rs"]
 mod printing;
 #[path = "guests/quiet.rs"]

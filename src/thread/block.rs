@@ -41,11 +41,11 @@
 //! A block is written by whoever owns it (`BLOCK-1`), at offsets of a checked layout (`LAYOUT-1`).
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     ffi::{c_int, c_void},
     io,
     marker::PhantomData,
-    mem::MaybeUninit,
+    mem::{ManuallyDrop, MaybeUninit},
     ptr,
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -78,6 +78,26 @@ static ALL: Mutex<All> =
 
 fn lock_all() -> MutexGuard<'static, All> {
     ALL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+thread_local! {
+    /// The list, while this thread forks. No destructor, which would have to be registered.
+    static FORKS_WITH: Cell<Option<ManuallyDrop<MutexGuard<'static, All>>>> =
+        const { Cell::new(None) };
+}
+
+/// Has each fork happen while no other thread holds the list: nobody would let go of it in the
+/// child, where virtual threads may be made, too.
+fn watch_forks() {
+    extern "C" fn prepare() {
+        FORKS_WITH.set(Some(ManuallyDrop::new(lock_all())));
+    }
+    extern "C" fn let_go() {
+        drop(FORKS_WITH.take().map(ManuallyDrop::into_inner));
+    }
+    // SAFETY: all of them stay loaded, take nothing and do not unwind. In the child, this thread
+    // lets go of a lock that it has taken itself.
+    unsafe { libc::pthread_atfork(Some(prepare), Some(let_go), Some(let_go)) };
 }
 
 struct All {
@@ -361,7 +381,9 @@ impl Block<'_> {
         let at: *mut c_void = ptr::with_exposed_provenance_mut(base);
         let spare = SPARE.try_with(|spare| spare.borrow_mut().0.pop()).ok().flatten();
         let tid = spare.as_ref().map_or_else(draw_tid, |spare| spare.tid);
-        ARE_THERE.store(true, Ordering::Release);
+        if !ARE_THERE.swap(true, Ordering::AcqRel) {
+            watch_forks();
+        }
         // Until it is in the list: a library that is loaded meanwhile would not be told of to it.
         let mut all = lock_all();
         if let Some(Spare { vector, .. }) = spare {

@@ -1,33 +1,6 @@
 //! What tests take of C's, and what lets others run.
 
-use std::{cell::UnsafeCell, mem::MaybeUninit};
-
-/// Something of libc's that lives as long as the process.
-pub(crate) struct Of<T: 'static>(&'static UnsafeCell<MaybeUninit<T>>);
-
-impl<T> Clone for Of<T> {
-    fn clone(&self) -> Of<T> {
-        *self
-    }
-}
-
-impl<T> Copy for Of<T> {}
-
-// SAFETY: what is in it is shared by threads, as libc says.
-unsafe impl<T> Send for Of<T> {}
-// SAFETY: as above.
-unsafe impl<T> Sync for Of<T> {}
-
-impl<T> Of<T> {
-    /// All zeroes, for what C begins so.
-    pub(crate) fn zeroed() -> Of<T> {
-        Of(Box::leak(Box::new(UnsafeCell::new(MaybeUninit::zeroed()))))
-    }
-
-    pub(crate) fn get(self) -> *mut T {
-        self.0.get().cast()
-    }
-}
+use crate::of::Of;
 
 pub(crate) type Mutex = Of<libc::pthread_mutex_t>;
 

@@ -11,10 +11,7 @@ use std::{
 
 use greenloop::{run, sync::Event, thread};
 
-use crate::{
-    c::{Of, settle},
-    support::assert_ends,
-};
+use crate::{c::settle, of::Of, support::assert_ends};
 
 type Mutex = Of<libc::pthread_mutex_t>;
 type Condition = Of<libc::pthread_cond_t>;

@@ -5,6 +5,8 @@
 
 #![expect(unsafe_code, reason = "libc's calls, as C makes them")]
 
+#[path = "../guests/of.rs"]
+mod of;
 #[path = "../it/support.rs"]
 #[expect(dead_code, reason = "another binary needs the rest")]
 mod support;

@@ -4,7 +4,6 @@
 
 use std::{
     cell::UnsafeCell,
-    mem::MaybeUninit,
     ptr,
     sync::{
         Arc,
@@ -20,6 +19,7 @@ use libc::{c_int, clockid_t, timespec};
 
 use crate::{
     locks::{Gate, Trace, settle},
+    of::Of,
     support::assert_ends,
 };
 
@@ -56,32 +56,12 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// Something of libc's that lives as long as the process.
-struct Of<T: 'static>(&'static UnsafeCell<MaybeUninit<T>>);
-
-impl<T> Clone for Of<T> {
-    fn clone(&self) -> Of<T> {
-        *self
-    }
-}
-
-impl<T> Copy for Of<T> {}
-
-// SAFETY: what is in it is shared by threads, as libc says.
-unsafe impl<T> Send for Of<T> {}
-// SAFETY: as above.
-unsafe impl<T> Sync for Of<T> {}
-
 impl<T> Of<T> {
     /// Made by a function that gives 0.
     fn new(make: impl FnOnce(*mut T) -> c_int) -> Of<T> {
-        let made = Of(Box::leak(Box::new(UnsafeCell::new(MaybeUninit::zeroed()))));
+        let made = Of::zeroed();
         assert_eq!(make(made.get()), 0);
         made
-    }
-
-    fn get(self) -> *mut T {
-        self.0.get().cast()
     }
 }
 
