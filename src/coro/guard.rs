@@ -25,7 +25,7 @@ const MADV_GUARD_INSTALL: i32 = 102;
 const MADV_POPULATE_READ: i32 = 22;
 
 /// How guards are made in this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Way {
     /// By `MADV_GUARD_INSTALL`.
     Advice,
@@ -36,9 +36,7 @@ pub(super) enum Way {
 /// The way that the probe found, once per process.
 pub(super) fn way() -> Way {
     static WAY: OnceLock<Way> = OnceLock::new();
-    *WAY.get_or_init(|| {
-        if !cfg!(force_mprotect) && advice_works() { Way::Advice } else { Way::Protection }
-    })
+    *WAY.get_or_init(|| if advice_works() { Way::Advice } else { Way::Protection })
 }
 
 /// Makes `[address, address + len)` fault when touched, until it is unmapped.

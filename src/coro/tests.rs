@@ -162,15 +162,6 @@ fn a_promise_is_kept_whatever_is_taken_and_returned_in_between() {
 }
 
 #[test]
-fn the_force_mprotect_switch_is_obeyed() {
-    if cfg!(force_mprotect) {
-        assert_eq!(guard::way(), guard::Way::Protection);
-    } else if guard::way() == guard::Way::Protection {
-        eprintln!("SKIPPED: MADV_GUARD_INSTALL does not work here");
-    }
-}
-
-#[test]
 fn the_stack_returned_last_is_taken_first() {
     let mut pool = pool();
     let stacks: Vec<Stack> = (0..100).map(|_| take(&mut pool)).collect();

@@ -12,10 +12,7 @@ fn mappings_count() -> usize {
 }
 
 /// Whether a guarded stack costs no mapping here (`MADV_GUARD_INSTALL`, Linux 6.13).
-fn guards_are_free() -> bool {
-    if cfg!(force_mprotect) {
-        return false;
-    }
+pub(crate) fn guards_are_free() -> bool {
     run(|| {
         let before = mappings_count();
         let all: Vec<_> = (0..64).map(|_| spawn(yield_now)).collect();
@@ -89,7 +86,7 @@ fn slow_a_parked_greenlet_costs_about_one_page() {
             let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
             line.split_whitespace().nth(1).unwrap().parse().unwrap()
         }
-        let count = if cfg!(force_mprotect) { 10_000 } else { 50_000 };
+        let count = if guards_are_free() { 50_000 } else { 10_000 };
         run(|| {
             let before = resident();
             with_parked(count, || {

@@ -15,6 +15,8 @@ use greenloop::{
     wait_for_deferred, yield_now,
 };
 
+use crate::coro::guards_are_free;
+
 /// Longer than any test: what waits for it waits for ever.
 pub(crate) const AGES: Duration = Duration::from_secs(3600);
 
@@ -1326,7 +1328,7 @@ fn sleepers_wake_in_the_order_of_their_deadlines() {
 
 #[test]
 fn slow_a_hundred_thousand_sleepers_all_wake() {
-    let count = if cfg!(force_mprotect) { 8_000 } else { 100_000 };
+    let count = if guards_are_free() { 100_000 } else { 8_000 };
     run(|| {
         let woken = Rc::new(Cell::new(0usize));
         let all: Vec<_> = (0..count)

@@ -30,12 +30,18 @@ for way; do
         ;;
     *) echo "no such way: $way" >&2; exit 1 ;;
     esac
-    target=target/linkage/$way
+    # Where the linker alone decides, what it is given need not be fast.
+    case $way in
+    plain | fat | thin) ;;
+    *) set_for_way+=(CARGO_PROFILE_RELEASE_OPT_LEVEL=0) ;;
+    esac
     # With --target, build scripts are not linked that way.
+    where=(--target "$host" --target-dir "target/linkage/$way")
+    built=target/linkage/$way/$host/release
+    # Much of this one is built already.
+    [ "$way" != plain ] || where=(--target-dir target) built=target/release
     env "${set_for_way[@]}" RUSTFLAGS="${flags[*]}" \
-        cargo build --release --locked -p greenloop-linkage "${crates[@]}" \
-        --target "$host" --target-dir "$target"
-    built=$target/$host/release
+        cargo build --release --locked -p greenloop-linkage "${crates[@]}" "${where[@]}"
     "$built/hooked" "$expected"
     [ "$way" = static ] || "$built/host" "$built/libgreenloop_linkage.so"
 done
