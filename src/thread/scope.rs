@@ -13,11 +13,12 @@
 //! What scoped threads borrow outlives the scope's frame, which waits for them (`TSCOPE-1`).
 
 use std::{
+    collections::BTreeMap,
     fmt, io,
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -37,7 +38,51 @@ struct Data {
     threads: WaitGroup,
     /// Panics that nobody has joined.
     panics: AtomicUsize,
-    killers: Mutex<Vec<Killer>>,
+    living: Mutex<Living>,
+}
+
+/// The threads that have not ended.
+#[derive(Default)]
+struct Living {
+    next_number: u64,
+    /// By number, hence in the order of their births; none while a thread is being spawned.
+    killers: BTreeMap<u64, Option<Killer>>,
+    /// Whoever is born from now on is killed.
+    are_killed: bool,
+}
+
+impl Data {
+    fn living(&self) -> MutexGuard<'_, Living> {
+        self.living.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The share of a thread that is going to be spawned.
+    fn share(self: &Arc<Self>) -> Share {
+        let mut living = self.living();
+        let number = living.next_number;
+        living.next_number += 1;
+        living.killers.insert(number, None);
+        drop(living);
+        Share { data: Arc::clone(self), number, _work: self.threads.add() }
+    }
+
+    /// A thread has been spawned; it may have ended already.
+    fn spawned(&self, number: u64, killer: &Killer) {
+        let mut living = self.living();
+        let are_killed = living.are_killed;
+        if let Some(place) = living.killers.get_mut(&number) {
+            *place = Some(killer.clone());
+            if are_killed {
+                killer.kill();
+            }
+        }
+    }
+
+    fn kill(&self) {
+        let mut living = self.living();
+        living.are_killed = true;
+        living.killers.values().flatten().for_each(Killer::kill);
+    }
 }
 
 /// A scope in which threads are spawned; see [`scope`].
@@ -54,7 +99,14 @@ pub struct Scope<'scope, 'env: 'scope> {
 /// A thread's share of its scope: dropped when all else of it is gone.
 struct Share {
     data: Arc<Data>,
+    number: u64,
     _work: Work,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.data.living().killers.remove(&self.number);
+    }
 }
 
 impl Last for Share {
@@ -75,7 +127,8 @@ impl Last for Share {
 ///
 /// # Cancellation
 ///
-/// A kill that unwinds out of `f` kills the threads, too. The wait for them is not interrupted.
+/// A kill that unwinds out of `f` kills the threads, too, and those that they spawn from then on.
+/// The wait for them is not interrupted.
 ///
 /// # Examples
 ///
@@ -102,8 +155,7 @@ where
     let scope = Scope { data: Arc::clone(&data), scope: PhantomData, env: PhantomData };
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
     if result.as_ref().is_err_and(|payload| crate::is_kill(&**payload)) {
-        let killers = data.killers.lock().unwrap_or_else(PoisonError::into_inner);
-        killers.iter().for_each(Killer::kill);
+        data.kill();
     }
     let abort = AbortOnUnwind;
     shield(|| data.threads.wait()); // INVARIANT: TSCOPE-1
@@ -196,13 +248,12 @@ impl Builder {
         F: FnOnce() -> T + Send + 'scope,
         T: Send + 'scope,
     {
-        let share = Share { data: Arc::clone(&scope.data), _work: scope.data.threads.add() };
+        let share = scope.data.share();
+        let number = share.number;
         // SAFETY: what `f` and `T` borrow outlives 'scope, hence the scope's frame, which waits
         // until the share has been dropped (TSCOPE-1).
         let joint = unsafe { self.spawn_unchecked(f, share) }?;
-        let mut killers = scope.data.killers.lock().unwrap_or_else(PoisonError::into_inner);
-        killers.push(joint.killer.clone());
-        drop(killers);
+        scope.data.spawned(number, &joint.killer);
         let data = Arc::clone(&scope.data);
         Ok(ScopedJoinHandle { joint, data, scope: PhantomData })
     }
@@ -262,5 +313,24 @@ impl fmt::Debug for Scope<'_, '_> {
 impl<T> fmt::Debug for ScopedJoinHandle<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ScopedJoinHandle").field("thread", self.thread()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::scope;
+    use crate::run;
+
+    /// A server's scope is as long as its life, and has a thread for each connection.
+    #[test]
+    fn a_scope_forgets_its_threads_when_they_end() {
+        run(|| {
+            scope(|s| {
+                for _ in 0..100 {
+                    s.spawn(|| ()).join().unwrap();
+                }
+                assert!(s.data.living().killers.len() <= 1);
+            });
+        });
     }
 }

@@ -338,6 +338,31 @@ fn a_kill_of_who_waits_in_run_kills_the_thread() {
     });
 }
 
+/// What is born while its scope is being killed ends with it.
+#[test]
+fn a_killed_scope_does_not_wait_for_who_was_spawned_afterwards() {
+    assert_ends(|| {
+        run(|| {
+            let (tell, told) = std::sync::mpsc::channel();
+            let opens = spawn(move || {
+                thread::scope(|s| {
+                    let parent = s.spawn(|| {
+                        thread::park();
+                        s.spawn(|| thread::sleep(Duration::MAX));
+                    });
+                    tell.send(parent.thread().clone()).unwrap();
+                    sleep(Duration::MAX);
+                });
+            });
+            sleep(Duration::from_millis(2));
+            // In this order: the parent is woken already when it is told to end, and goes on.
+            opens.kill();
+            told.recv().unwrap().unpark();
+            assert!(opens.join().unwrap_err().is_killed());
+        });
+    });
+}
+
 #[test]
 fn park_and_unpark_by_handle() {
     run(|| {
