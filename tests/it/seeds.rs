@@ -8,6 +8,8 @@ mod sync;
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeSet,
+    env,
+    ops::Range,
     process::Command,
     rc::Rc,
     sync::{
@@ -130,8 +132,10 @@ fn a_wait_that_never_ends_is_told_with_its_seed() {
 
 // The primitives.
 
-/// How many orders are tried of each.
-const SEEDS: std::ops::Range<u64> = 0..1000;
+/// The orders that are tried of each: 300, or as many as `GREENLOOP_SEEDS` says.
+fn orders() -> Range<u64> {
+    0..env::var("GREENLOOP_SEEDS").map_or(300, |count| count.parse().expect("a number of seeds"))
+}
 
 /// A while, by chance.
 fn pause(random: &Random) {
@@ -187,7 +191,7 @@ impl Drop for Counted {
 
 #[test]
 fn no_more_permits_are_out_than_there_are_and_all_come_back() {
-    seeds(SEEDS, |random| {
+    seeds(orders(), |random| {
         let semaphore = Arc::new(Semaphore::new(3));
         let (shared, out) = (Arc::clone(&semaphore), Rc::new(Cell::new(0)));
         let users = crowd(random, 6, move |_, random| {
@@ -229,7 +233,7 @@ enum Held<'a> {
 
 #[test]
 fn one_at_a_time_has_a_mutex_and_none_afterwards() {
-    seeds(SEEDS, |random| {
+    seeds(orders(), |random| {
         let mutex = Arc::new(Mutex::new(()));
         let (shared, inside) = (Arc::clone(&mutex), Rc::new(Cell::new(0)));
         let users = crowd(random, 5, move |_, random| {
@@ -271,7 +275,7 @@ fn one_at_a_time_has_a_mutex_and_none_afterwards() {
 #[test]
 fn items_are_neither_lost_nor_doubled_nor_out_of_order() {
     for bound in [Some(0), Some(1), Some(3), None] {
-        seeds(SEEDS, |random| {
+        seeds(orders(), |random| {
             let (sender, receiver) = bound.map_or_else(unbounded, channel);
             let sent = Rc::new(RefCell::new(Vec::new()));
             let got = Rc::new(RefCell::new(Vec::new()));
@@ -331,7 +335,7 @@ fn items_are_neither_lost_nor_doubled_nor_out_of_order() {
 
 #[test]
 fn whoever_waits_for_an_event_or_a_value_sees_it() {
-    seeds(SEEDS, |random| {
+    seeds(orders(), |random| {
         let (event, cell) = (Arc::new(Event::new()), Arc::new(OnceCell::new()));
         let (set, filled) = (Arc::clone(&event), Arc::clone(&cell));
         let made = Rc::new(Cell::new(0));
@@ -364,7 +368,7 @@ fn whoever_waits_for_an_event_or_a_value_sees_it() {
 /// As many are let through as were notified and lived.
 #[test]
 fn a_notification_wakes_one_who_lives() {
-    seeds(SEEDS, |random| {
+    seeds(orders(), |random| {
         let shared = Rc::new((Mutex::new(0), Condvar::new()));
         let used = Rc::clone(&shared);
         let waiters = crowd(random, 4, move |_, random| {
@@ -391,7 +395,7 @@ fn a_notification_wakes_one_who_lives() {
 /// Each limit that elapses is its own, whatever is inside and around it.
 #[test]
 fn nested_limits_do_not_swallow_one_another() {
-    seeds(SEEDS, |random| {
+    seeds(orders(), |random| {
         let sleepers = crowd(random, 4, |_, random| {
             let [outer, inner, nap] = [(); 3].map(|()| SECOND * (1 + random.below(6) as u32));
             let begun = reactor().now();
@@ -413,7 +417,7 @@ fn nested_limits_do_not_swallow_one_another() {
 
 #[test]
 fn no_child_outlives_its_scope() {
-    seeds(SEEDS, |random| {
+    seeds(orders(), |random| {
         let parents = crowd(random, 3, |_, random| {
             let running = Rc::new(Cell::new(0));
             struct Over(Rc<Cell<usize>>);
@@ -453,7 +457,7 @@ fn no_child_outlives_its_scope() {
 /// A chain of each style waits for the one before it; one of them is killed.
 #[test]
 fn all_three_styles_end_together() {
-    seeds(SEEDS, |random| {
+    seeds(orders(), |random| {
         let (resolver, source) = Deferred::new();
         let worker = spawn(move || wait_for_deferred(source).unwrap());
         let seed = random.below(1000) as u64;

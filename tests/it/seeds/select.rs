@@ -8,14 +8,14 @@ use greenloop::{
     testing::{assert_nothing_left, seeds},
 };
 
-use super::{SECOND, SEEDS, crowd, kill_some, pause};
+use super::{SECOND, crowd, kill_some, orders, pause};
 
 /// What a select that lost, or died, was handed goes to another one: items and permits are neither
 /// lost nor doubled, and whoever won holds what it won alone.
 #[test]
 fn what_one_select_lets_go_another_one_gets() {
     for bound in [0, 1] {
-        seeds(SEEDS, |random| {
+        seeds(orders(), |random| {
             let (sender, receiver) = channel(bound);
             let (answers, answered) = unbounded();
             let semaphore = Arc::new(Semaphore::new(2));

@@ -14,7 +14,7 @@ use greenloop::{
     testing::{Random, assert_nothing_left, seeds},
 };
 
-use super::{Counted, SECOND, SEEDS, pause};
+use super::{Counted, SECOND, orders, pause};
 
 /// A listener to which a few come, and then nobody for a long time; or one that then fails.
 struct Visitors {
@@ -40,7 +40,7 @@ impl Accept for Visitors {
 /// it may have; and one that was killed leaves nobody for long.
 #[test]
 fn a_server_ends_with_all_that_it_serves() {
-    seeds(SEEDS, |random| {
+    seeds(orders(), |random| {
         let (open, inside) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
         let places = 1 + random.below(3);
         let pauses = (0..5).map(|_| SECOND / 4 * random.below(4) as u32);

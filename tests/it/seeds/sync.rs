@@ -19,11 +19,11 @@ use greenloop::{
     wait_for_deferred, wait_for_future, yield_now,
 };
 
-use super::{Counted, SECOND, SEEDS, crowd, kill_some, pause};
+use super::{Counted, SECOND, crowd, kill_some, orders, pause};
 
 #[test]
 fn many_read_or_one_writes_and_nobody_afterwards() {
-    seeds(SEEDS, |random| {
+    seeds(orders(), |random| {
         let lock = Arc::new(RwLock::new(()));
         let shared = Arc::clone(&lock);
         let (readers, writers) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
@@ -88,7 +88,7 @@ fn many_read_or_one_writes_and_nobody_afterwards() {
 /// unless the others had gone on with it.
 #[test]
 fn a_barrier_lets_three_go_on_at_once() {
-    seeds(SEEDS, |random| {
+    seeds(orders(), |random| {
         let barrier = Arc::new(Barrier::new(3));
         let came = Rc::new(Cell::new(0));
         let went = Rc::new(Cell::new(0));
@@ -141,7 +141,7 @@ fn a_barrier_lets_three_go_on_at_once() {
 
 #[test]
 fn nobody_goes_on_before_the_work_is_done() {
-    seeds(SEEDS, |random| {
+    seeds(orders(), |random| {
         let group = Rc::new(WaitGroup::new());
         let shared = Rc::clone(&group);
         let workers = crowd(random, 4, move |_, random| {
@@ -175,7 +175,7 @@ fn nobody_goes_on_before_the_work_is_done() {
 /// Each receiver gets all values in order, but for those that it is told it missed.
 #[test]
 fn what_is_broadcast_reaches_everybody_or_they_are_told() {
-    seeds(SEEDS, |random| {
+    seeds(orders(), |random| {
         let (sender, receiver) = broadcast::channel(3);
         let total = 8_u64;
         let mut receivers = vec![receiver];
@@ -226,7 +226,7 @@ fn what_is_broadcast_reaches_everybody_or_they_are_told() {
 
 #[test]
 fn whoever_watches_sees_the_last_value_and_none_twice() {
-    seeds(SEEDS, |random| {
+    seeds(orders(), |random| {
         let (sender, receiver) = watch::channel(0);
         let last = 6;
         let watchers = crowd(random, 4, move |_, random| {
@@ -266,7 +266,7 @@ fn whoever_watches_sees_the_last_value_and_none_twice() {
 #[test]
 fn values_in_order_are_neither_lost_nor_doubled() {
     for bound in [1, 3, usize::MAX] {
-        seeds(SEEDS, |random| {
+        seeds(orders(), |random| {
             let (sender, receiver) = priority::channel(bound);
             let sent = Rc::new(RefCell::new(Vec::new()));
             let got = Rc::new(RefCell::new(Vec::new()));
@@ -333,7 +333,7 @@ fn values_in_order_are_neither_lost_nor_doubled() {
 /// As many are let through as were notified and lived, in whatever style they wait.
 #[test]
 fn a_notification_wakes_one_who_lives_in_any_style() {
-    seeds(SEEDS, |random| {
+    seeds(orders(), |random| {
         let shared = Rc::new((Arc::new(Mutex::new(0)), Arc::new(Condvar::new())));
         let used = Rc::clone(&shared);
         let waiters = crowd(random, 4, move |_, random| {
