@@ -14,6 +14,8 @@ mod c11;
 mod forks;
 #[path = "guests/frozen.rs"]
 mod frozen;
+#[path = "guests/identity.rs"]
+mod identity;
 #[path = "guests/loading.rs"]
 mod loading;
 #[path = "guests/of.rs"]

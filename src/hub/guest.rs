@@ -79,6 +79,8 @@ static ALIVE: AtomicUsize = AtomicUsize::new(0);
 thread_local! {
     /// The guest that runs on this base (`GUEST-1`). No destructor: reading it is one instruction.
     static SEAT: Cell<*const Seat> = const { Cell::new(ptr::null()) };
+    /// In the child of a fork, where the code goes on that was a guest's: the base of its thread.
+    static HOME: Cell<usize> = const { Cell::new(0) };
 }
 
 /// What a guest's code needs to enter its hub.
@@ -350,19 +352,44 @@ impl Guest {
 /// In the child of a fork, in the hub that was its thread's: if a guest has forked, its code goes
 /// on as nobody's, and so does that of a hub inside of it. `on_its_base` is called there.
 pub(super) fn abandon(hub: &Hub, on_its_base: fn()) {
-    extern "C" fn run(on_its_base: *mut c_void) {
+    extern "C" fn run(told: *mut c_void) {
+        // SAFETY: `abandon` passes what it has in its own frame.
+        let (home, on_its_base) = unsafe { *told.cast::<(usize, fn())>() };
         SEAT.set(ptr::null());
-        // SAFETY: `abandon` passes a pointer to its own argument.
-        let on_its_base = unsafe { *on_its_base.cast::<fn()>() };
+        HOME.set(home);
         on_its_base();
     }
     let Some(ctl) = hub.current.get() else { return };
     // SAFETY: null, or in a frame below ours: the current guest waits for this call.
     let Some(seat) = (unsafe { ctl.seat().as_ref() }) else { return };
-    let mut on_its_base = on_its_base;
+    let mut told = (seat.home, on_its_base);
     // SAFETY: the guest's own base, which this OS thread has left to come here; `run` takes what it
     // is given, and what it calls writes a few thread-locals.
-    unsafe { base::call_on(seat.base, run, (&raw mut on_its_base).cast()) };
+    unsafe { base::call_on(seat.base, run, (&raw mut told).cast()) };
+}
+
+/// Whether the base here is that of an OS thread, as the C library has it in its lists.
+#[inline]
+pub(crate) fn is_at_home() -> bool {
+    SEAT.get().is_null() && HOME.get() == 0
+}
+
+/// Calls `f` on the base that the code here, which was a guest's before a fork, came from; or on
+/// this one. `f` must not unwind.
+pub(crate) fn at_home(mut f: &mut dyn FnMut()) {
+    extern "C" fn run(f: *mut c_void) {
+        let abort = AbortOnUnwind;
+        // SAFETY: `at_home` passes its own argument.
+        let f = unsafe { &mut *f.cast::<&mut dyn FnMut()>() };
+        f();
+        std::mem::forget(abort);
+    }
+    match HOME.get() {
+        0 => f(),
+        // SAFETY: the base of this OS thread's, or of the guest whose hub ran here: no code runs on
+        // it in this process any more, but what is called so. `run` takes what it is given.
+        home => unsafe { base::call_on(home, run, (&raw mut f).cast()) },
+    }
 }
 
 impl Standing {

@@ -20,7 +20,8 @@
 //! glibc's fork walks its list of threads, in which a guest's control block is not, and ends the
 //! child if it does not find the caller. So it is called on the base of the guest's OS thread. The
 //! child goes on as the guest, on the guest's base; there is no hub there (`FORK-1`), and nobody is
-//! a guest. posix_spawn(3) needs none of this: its child never comes here.
+//! a guest; if it forks in its turn, that is called on the same base. posix_spawn(3) needs none of
+//! this: its child never comes here.
 //!
 //! # Invariants
 //!
@@ -53,7 +54,7 @@ use rustix::{
 use super::{
     __c::{FILE, c_char, c_int, id_t, idtype_t, pid_t, rusage, siginfo_t, termios, winsize},
     early::{Word, errno, kernel, set_errno},
-    elsewhere::{By, Sent, by_another_thread, check, on_the_hubs_base},
+    elsewhere::{By, Sent, by_another_thread, check, on_libcs_base},
     next,
 };
 use crate::{
@@ -167,22 +168,14 @@ pub unsafe extern "C-unwind" fn wait4(
 
 /// fork(2).
 pub unsafe extern "C-unwind" fn fork() -> pid_t {
-    let Some(guest) = guest() else {
-        // SAFETY: HOOK-1.
-        return unsafe { next::fork() };
-    };
     // SAFETY: HOOK-1.
-    on_the_hubs_base(guest, || unsafe { next::fork() })
+    on_libcs_base(|| unsafe { next::fork() })
 }
 
 /// daemon(3).
 pub unsafe extern "C-unwind" fn daemon(keep_folder: c_int, keep_streams: c_int) -> c_int {
-    let Some(guest) = guest() else {
-        // SAFETY: HOOK-1.
-        return unsafe { next::daemon(keep_folder, keep_streams) };
-    };
     // SAFETY: HOOK-1.
-    on_the_hubs_base(guest, || unsafe { next::daemon(keep_folder, keep_streams) })
+    on_libcs_base(|| unsafe { next::daemon(keep_folder, keep_streams) })
 }
 
 /// forkpty(3).
@@ -192,12 +185,8 @@ pub unsafe extern "C-unwind" fn forkpty(
     settings: *const termios,
     size: *const winsize,
 ) -> pid_t {
-    let Some(guest) = guest() else {
-        // SAFETY: HOOK-1.
-        return unsafe { next::forkpty(terminal, name, settings, size) };
-    };
     // SAFETY: HOOK-1.
-    on_the_hubs_base(guest, || unsafe { next::forkpty(terminal, name, settings, size) })
+    on_libcs_base(|| unsafe { next::forkpty(terminal, name, settings, size) })
 }
 
 /// system(3).
@@ -221,13 +210,9 @@ pub unsafe extern "C-unwind" fn system(command: *const c_char) -> c_int {
 
 /// popen(3).
 pub unsafe extern "C-unwind" fn popen(command: *const c_char, mode: *const c_char) -> *mut FILE {
-    let Some(guest) = guest() else {
-        // SAFETY: HOOK-1.
-        return unsafe { next::popen(command, mode) };
-    };
     // It forked, before glibc 2.29.
     // SAFETY: HOOK-1.
-    on_the_hubs_base(guest, || unsafe { next::popen(command, mode) })
+    on_libcs_base(|| unsafe { next::popen(command, mode) })
 }
 
 /// pclose(3).

@@ -23,7 +23,7 @@ use crate::{
     dns::Asked,
     hub::{
         Hub,
-        guest::{Ended, Guest},
+        guest::{self, Ended, Guest, guest},
         park::{WaitOn, Wake},
     },
     time::Deadline,
@@ -48,16 +48,34 @@ impl<T> Sent<T> {
     }
 }
 
-/// Makes `call` on the base of the guest's OS thread. errno goes there and comes back.
-pub(super) fn on_the_hubs_base<R>(guest: Guest, call: impl FnOnce() -> R) -> R {
-    let before = errno();
-    let (result, after) = guest.enter(|_| {
+/// Makes `call` on the base of this OS thread, where libc finds the thread in its lists: from a
+/// guest's base, from that of a guest whose hub runs inside another one, and from what either has
+/// become in the child of a fork. errno goes there and comes back.
+#[inline]
+pub(super) fn on_libcs_base<R>(call: impl FnOnce() -> R) -> R {
+    if guest::is_at_home() {
+        return call(); // A plain frame: HOOK-2.
+    }
+    let (mut call, mut result) = (Some(call), None);
+    go_home(&mut || result = call.take().map(|call| call()));
+    result.expect("it has been called")
+}
+
+fn go_home(call: &mut dyn FnMut()) {
+    if guest::is_at_home() {
+        return call();
+    }
+    let (before, mut after) = (errno(), 0);
+    let mut there = || {
         set_errno(before);
-        let result = call();
-        (result, errno())
-    });
+        go_home(call);
+        after = errno();
+    };
+    match guest() {
+        Some(guest) => guest.enter(|_| there()),
+        None => guest::at_home(&mut there),
+    }
     set_errno(after);
-    result
 }
 
 /// Which OS threads make calls for guests.

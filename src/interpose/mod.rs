@@ -22,7 +22,7 @@
 //! | `futex`, `locks` | waiting for one another |
 //! | `wait`, `queue`, `inside` | how these wait, and who waits where |
 //! | `elsewhere` | calls of a guest that another OS thread makes, or on another base |
-//! | `names`, `child`, `thread` | resolver, child processes, OS threads |
+//! | `names`, `child`, `identity`, `thread` | resolver, child processes, users and groups, OS threads |
 //!
 //! # How a call comes here
 //!
@@ -53,7 +53,7 @@
 //! - Between the test for a guest and the next definition there is nothing: the way through costs
 //!   one thread-local load, one load of an address, and a jump.
 //! - A function that libc answers with the OS thread's own state is called on its base
-//!   (`elsewhere::on_the_hubs_base`).
+//!   (`elsewhere::on_libcs_base`).
 //!
 //! # What this does not reach
 //!
@@ -91,6 +91,7 @@ mod create;
 mod descriptors;
 mod flock;
 mod futex;
+mod identity;
 mod inside;
 mod kernel;
 mod lock;
@@ -114,10 +115,10 @@ mod window;
 pub mod __c {
     pub use libc::{
         FILE, addrinfo, c_char, c_int, c_long, c_uchar, c_uint, c_ulong, c_void, clockid_t,
-        epoll_event, fd_set, hostent, id_t, idtype_t, iovec, loff_t, mmsghdr, msghdr, nfds_t,
-        off_t, off64_t, pid_t, pollfd, pthread_attr_t, pthread_barrier_t, pthread_cond_t,
+        epoll_event, fd_set, gid_t, hostent, id_t, idtype_t, iovec, loff_t, mmsghdr, msghdr,
+        nfds_t, off_t, off64_t, pid_t, pollfd, pthread_attr_t, pthread_barrier_t, pthread_cond_t,
         pthread_mutex_t, pthread_rwlock_t, pthread_t, rusage, sem_t, siginfo_t, sigset_t, size_t,
-        sockaddr, socklen_t, ssize_t, termios, timespec, timeval, useconds_t, winsize,
+        sockaddr, socklen_t, ssize_t, termios, timespec, timeval, uid_t, useconds_t, winsize,
     };
 
     pub use super::export::{Routine, Start, StartOfC11};

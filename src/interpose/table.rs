@@ -345,6 +345,20 @@ macro_rules! __hooked_functions {
                     = libc(nowhere());
                 pclose [] (stream: *mut FILE) -> c_int = libc(missing());
             }
+            identity {
+                setuid [] (user: uid_t) -> c_int = libc(missing());
+                setgid [] (group: gid_t) -> c_int = libc(missing());
+                seteuid [] (user: uid_t) -> c_int = libc(missing());
+                setegid [] (group: gid_t) -> c_int = libc(missing());
+                setreuid [] (real: uid_t, effective: uid_t) -> c_int = libc(missing());
+                setregid [] (real: gid_t, effective: gid_t) -> c_int = libc(missing());
+                setresuid [] (real: uid_t, effective: uid_t, saved: uid_t) -> c_int
+                    = libc(missing());
+                setresgid [] (real: gid_t, effective: gid_t, saved: gid_t) -> c_int
+                    = libc(missing());
+                setgroups [] (count: size_t, groups: *const gid_t) -> c_int = libc(missing());
+                initgroups [] (name: *const c_char, group: gid_t) -> c_int = libc(missing());
+            }
             thread {
                 pthread_create [] (thread: *mut pthread_t, attributes: *const pthread_attr_t,
                     start: Start, argument: *mut c_void) -> c_int
@@ -368,6 +382,7 @@ macro_rules! __hooked_functions {
                 dlopen [] (path: *const c_char, mode: c_int) -> *mut c_void = jump(nowhere());
                 dlmopen [] (space: c_long, path: *const c_char, mode: c_int) -> *mut c_void
                     = jump(nowhere());
+                dlclose [] (library: *mut c_void) -> c_int = libc(-1);
                 dlerror [] () -> *mut c_char = libc(nowhere());
             }
         }

@@ -67,12 +67,12 @@ use super::{
     },
     early::{THRD_ERROR, errno, set_errno},
     elf,
-    elsewhere::{check, on_the_hubs_base},
+    elsewhere::{check, on_libcs_base},
     next,
 };
 use crate::{
     hub::{
-        guest::{Ended, GUEST_TIDS, Guest, guest},
+        guest::{Ended, GUEST_TIDS, Guest, guest, is_at_home},
         io::Direction,
     },
     thread::{begin_load, blocks_are_there, end_load},
@@ -142,12 +142,8 @@ pub unsafe extern "C-unwind" fn pthread_create(
     start: Start,
     argument: *mut c_void,
 ) -> c_int {
-    let Some(guest) = guest() else {
-        // SAFETY: HOOK-1.
-        return unsafe { next::pthread_create(thread, attributes, start, argument) };
-    };
     // SAFETY: HOOK-1.
-    on_the_hubs_base(guest, || unsafe { next::pthread_create(thread, attributes, start, argument) })
+    on_libcs_base(|| unsafe { next::pthread_create(thread, attributes, start, argument) })
 }
 
 /// pthread_join(3).
@@ -199,12 +195,8 @@ pub unsafe extern "C-unwind" fn thrd_create(
     start: StartOfC11,
     argument: *mut c_void,
 ) -> c_int {
-    let Some(guest) = guest() else {
-        // SAFETY: HOOK-1.
-        return unsafe { next::thrd_create(thread, start, argument) };
-    };
     // SAFETY: HOOK-1.
-    on_the_hubs_base(guest, || unsafe { next::thrd_create(thread, start, argument) })
+    on_libcs_base(|| unsafe { next::thrd_create(thread, start, argument) })
 }
 
 /// thrd_exit(3).
@@ -258,14 +250,10 @@ pub unsafe extern "C-unwind" fn pthread_getattr_np(
     thread: pthread_t,
     attributes: *mut pthread_attr_t,
 ) -> c_int {
-    let Some(guest) = guest() else {
-        // SAFETY: HOOK-1.
-        return unsafe { next::pthread_getattr_np(thread, attributes) };
-    };
     // SAFETY: it only tells who calls.
-    if thread != unsafe { libc::pthread_self() } {
+    if guest().is_none() || thread != unsafe { libc::pthread_self() } {
         // SAFETY: HOOK-1.
-        return on_the_hubs_base(guest, || unsafe { next::pthread_getattr_np(thread, attributes) });
+        return on_libcs_base(|| unsafe { next::pthread_getattr_np(thread, attributes) });
     }
     // The stack is where this frame is.
     let here = &raw const attributes;
@@ -287,11 +275,10 @@ pub unsafe extern "C-unwind" fn pthread_getattr_np(
 
 /// dlerror(3).
 pub unsafe extern "C-unwind" fn dlerror() -> *mut c_char {
-    let Some(guest) = guest() else {
+    if is_at_home() {
         // SAFETY: HOOK-1.
         return unsafe { next::dlerror() };
-    };
-    let _ = guest;
+    }
     // Valid until the next call, as it is said to be.
     let told = LOAD_ERROR.try_with(|error| {
         let mut error = error.borrow_mut();
@@ -495,24 +482,43 @@ fn open_and_tell(open: impl FnOnce() -> *mut c_void) -> *mut c_void {
     library
 }
 
-/// Has the loader called. Of a guest's call it is on the base of its OS thread, and what it says is
-/// kept.
-fn load(open: impl FnOnce() -> *mut c_void) -> *mut c_void {
-    let Some(guest) = guest() else { return open_and_tell(open) };
-    let (library, error) = on_the_hubs_base(guest, || {
-        let library = open_and_tell(open);
-        if !library.is_null() {
-            return (library, None);
+/// Has the loader do something, which gives `failed` if it cannot. On a base that is not the OS
+/// thread's own, what it says then is kept.
+fn ask_loader<R: Copy + PartialEq>(failed: R, ask: impl FnOnce() -> R) -> R {
+    if is_at_home() {
+        return ask();
+    }
+    let (result, error) = on_libcs_base(|| {
+        let result = ask();
+        if result != failed {
+            return (result, None);
         }
         // SAFETY: HOOK-1.
         let text = unsafe { next::dlerror() };
         // SAFETY: null, or a string of the loader's, valid until the next call.
         let text = (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_owned());
-        (library, text)
+        (result, text)
     });
     // In a destructor of a thread-local, after that of the errors, nobody asks.
     let _ = LOAD_ERROR.try_with(|kept| kept.borrow_mut().next = error);
-    library
+    result
+}
+
+/// Has the loader load.
+fn load(open: impl FnOnce() -> *mut c_void) -> *mut c_void {
+    ask_loader(null_mut(), || open_and_tell(open))
+}
+
+/// dlclose(3). Destructors of what it unloads run under the loader's lock, so they wait with all of
+/// the OS thread, as constructors do in dlopen(3).
+pub unsafe extern "C-unwind" fn dlclose(library: *mut c_void) -> c_int {
+    if is_at_home() {
+        // SAFETY: HOOK-1.
+        return unsafe { next::dlclose(library) };
+    }
+    // SAFETY: HOOK-1.
+    let failed = ask_loader(true, || unsafe { next::dlclose(library) } != 0);
+    if failed { -1 } else { 0 }
 }
 
 /// As many bytes as a path has (`PATH_MAX`).

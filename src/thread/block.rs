@@ -255,8 +255,12 @@ pub(crate) fn blocks_are_there() -> bool {
 pub(crate) fn begin_load() {
     let mut all = lock_all();
     all.loads += 1;
+    let now = modules();
     if all.loads == 1 {
-        all.known = modules();
+        all.known = now;
+    } else {
+        // What is gone may come back in the same place, as something new.
+        all.known.retain(|one| now.contains(one));
     }
 }
 

@@ -56,3 +56,36 @@ fn a_child_has_virtual_threads_whatever_others_were_doing() {
         others.join().unwrap();
     });
 }
+
+/// Forks; the child ends with what `in_the_child` gives. Gives what it ended with.
+fn status_of(in_the_child: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: the children here take no locks but libc's, which a fork leaves free.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: it ends the process if something hangs.
+        unsafe { libc::alarm(15) };
+        // SAFETY: it ends the process, and runs nothing of it.
+        unsafe { libc::_exit(in_the_child()) };
+    }
+    let mut status = -1;
+    // SAFETY: room for a status.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -status }
+}
+
+/// As daemons do it.
+#[test]
+fn the_child_of_a_virtual_thread_forks_in_its_turn() {
+    let ended =
+        assert_ends(|| run(|| thread::run(|| status_of(|| status_of(|| status_of(|| 3) + 2) + 2))));
+    assert_eq!(ended, 7);
+}
+
+/// A reactor runs on a virtual thread, and one of its virtual threads forks.
+#[test]
+fn a_virtual_thread_inside_of_another_one_forks_and_so_does_its_child() {
+    let ended = assert_ends(|| {
+        run(|| thread::run(|| run(|| thread::run(|| status_of(|| status_of(|| 3) + 2)))))
+    });
+    assert_eq!(ended, 5);
+}
