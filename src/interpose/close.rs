@@ -10,7 +10,8 @@
 //! `shutdown` is reported by the kernel to those who wait.
 //!
 //! None of these wait, so none fails because of a kill: what is closed is closed. The exceptions
-//! are locks on files (`F_SETLKW`, `F_OFD_SETLKW`), which are tried again and again.
+//! are locks on files (`F_SETLKW`, `F_OFD_SETLKW`), which are tried again and again; not to let one
+//! go.
 
 #![expect(unsafe_code, reason = "C's signatures, and system calls with pointers of the user's")]
 #![expect(clippy::missing_safety_doc, reason = "the contract of each is its manual page")]
@@ -170,7 +171,8 @@ pub unsafe extern "C-unwind" fn fcntl(fd: c_int, command: c_int, argument: c_lon
     }
     match command {
         F_SETLKW | F_OFD_SETLKW => match guest() {
-            Some(guest) => {
+            // SAFETY: HOOK-1: a lock of the caller's.
+            Some(guest) if !unsafe { lets_go(argument) } => {
                 let command = if command == F_SETLKW { F_SETLK } else { F_OFD_SETLK };
                 let rest = [command.word(), argument.word(), 0, 0, 0];
                 answer(again_and_again(guest, fd, || {
@@ -178,10 +180,21 @@ pub unsafe extern "C-unwind" fn fcntl(fd: c_int, command: c_int, argument: c_lon
                     unsafe { on(fd, libc::SYS_fcntl, rest) }
                 })) as c_int
             }
-            None => next(),
+            _ => next(),
         },
         _ => next(),
     }
+}
+
+/// Whether an argument of `F_SETLKW` is of a lock that is let go: that never waits.
+///
+/// # Safety
+///
+/// A pointer to such a lock, or null.
+unsafe fn lets_go(argument: c_long) -> bool {
+    let lock: *const libc::flock = ptr::with_exposed_provenance(argument as usize);
+    // SAFETY: the caller's promise; C's may lie unaligned.
+    !lock.is_null() && i32::from(unsafe { lock.read_unaligned() }.l_type) == libc::F_UNLCK
 }
 
 /// ioctl(2).

@@ -14,7 +14,7 @@
 
 use std::{os::fd::RawFd, time::Duration};
 
-use libc::{F_LOCK, F_SETLK, LOCK_NB};
+use libc::{F_LOCK, F_SETLK, LOCK_NB, LOCK_UN};
 use rustix::io::Errno;
 
 use super::{
@@ -32,7 +32,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(64);
 
 /// flock(2).
 pub unsafe extern "C-unwind" fn flock(fd: c_int, operation: c_int) -> c_int {
-    let Some(guest) = guest().filter(|_| operation & LOCK_NB == 0) else {
+    let Some(guest) = guest().filter(|_| operation & (LOCK_NB | LOCK_UN) == 0) else {
         // SAFETY: HOOK-1.
         return unsafe { next::flock(fd, operation) };
     };

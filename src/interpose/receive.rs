@@ -451,6 +451,11 @@ unsafe fn take_from_socket(
     count: usize,
 ) -> Result<usize, Errno> {
     let mut call = Call::begin(guest, fd)?;
+    // As read(2) has it, nothing is always there, and takes nothing: no datagram, no error.
+    // SAFETY: the caller's promise.
+    if unsafe { bytes_of(parts, count) } == 0 {
+        return call.done(0, Ok(0));
+    }
     // SAFETY: an all-zero header is one without anything.
     let mut message: msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
     (message.msg_iov, message.msg_iovlen) = (parts.cast_mut(), count);
@@ -459,11 +464,6 @@ unsafe fn take_from_socket(
         // SAFETY: our header, with the caller's parts.
         match unsafe { on(fd, libc::SYS_recvmsg, rest) } {
             Err(Errno::INTR) => {}
-            // As read(2) has it, nothing is always there.
-            // SAFETY: the kernel has read the array.
-            Err(Errno::AGAIN) if unsafe { bytes_of(parts, count) } == 0 => {
-                return call.done(0, Ok(0));
-            }
             Err(Errno::AGAIN) => call.wait(Read)?,
             done => return call.done(0, done),
         }

@@ -140,6 +140,12 @@ pub unsafe extern "C-unwind" fn writev(fd: c_int, parts: *const iovec, count: c_
         return window::outside(fd, 0, Write, || unsafe { next::writev(fd, parts, count) });
     };
     match usize::try_from(count) {
+        // No datagram, unlike write(2): that is for the kernel to say, which does not wait.
+        // SAFETY: HOOK-1.
+        Ok(count) if count <= PARTS_MAX && unsafe { bytes_of(parts, count) } == 0 => {
+            // SAFETY: HOOK-1.
+            unsafe { next::writev(fd, parts, count as c_int) }
+        }
         // SAFETY: HOOK-1.
         Ok(count) if count <= PARTS_MAX => answer(unsafe { give_out(guest, fd, parts, count) }),
         _ => kernel::fail(Errno::INVAL),

@@ -410,6 +410,19 @@ fn what_never_waits_works_after_a_kill() {
                 // A file is written and read, and what a program prints to written, as ever.
                 let mut file = tempfile();
                 file.write_all(b"text").unwrap();
+                let mut lock = libc::flock {
+                    l_type: libc::F_UNLCK as i16,
+                    l_whence: libc::SEEK_SET as i16,
+                    l_start: 0,
+                    l_len: 0,
+                    l_pid: 0,
+                };
+                for command in [libc::F_SETLKW, libc::F_OFD_SETLKW] {
+                    // SAFETY: a live lock.
+                    let let_go = unsafe { libc::fcntl(file.as_raw_fd(), command, &raw mut lock) };
+                    assert_eq!(let_go, 0, "{}", std::io::Error::last_os_error());
+                }
+                file.unlock().unwrap();
                 std::fs::read("Cargo.toml").unwrap();
                 // SAFETY: a live byte, of no length: it is printed to, and nothing printed.
                 assert_eq!(result(unsafe { libc::write(2, b"".as_ptr().cast(), 0) }), Ok(0));

@@ -6,6 +6,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, UdpSocket},
     os::{
+        fd::AsRawFd,
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr as LocalAddr, UnixDatagram, UnixListener, UnixStream},
     },
@@ -343,5 +344,27 @@ fn a_local_datagram_waits_for_room() {
         }
         assert_eq!(other.recv(&mut text).unwrap(), 7);
         assert_eq!(sends.value(), 7);
+    });
+}
+
+/// As read(2) and writev(2) have it: no bytes are no datagram, and no error either.
+#[test]
+fn nothing_is_read_and_written_without_touching_the_socket() {
+    on_a_virtual_thread(|| {
+        let (one, other) = UnixDatagram::pair().unwrap();
+        one.send(b"text").unwrap();
+        let mut byte = 0_u8;
+        let fd = other.as_raw_fd();
+        // SAFETY: a live byte, of which none is asked for.
+        assert_eq!(unsafe { libc::read(fd, (&raw mut byte).cast(), 0) }, 0);
+        let none = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 0 };
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::readv(fd, &raw const none, 1) }, 0);
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::writev(fd, &raw const none, 1) }, 0);
+        let mut buffer = [0; 8];
+        assert_eq!(other.recv(&mut buffer).unwrap(), 4);
+        one.set_nonblocking(true).unwrap();
+        assert_eq!(one.recv(&mut buffer).unwrap_err().kind(), ErrorKind::WouldBlock);
     });
 }
