@@ -1,6 +1,6 @@
 //! Users and groups of the process, set from virtual threads.
 
-use std::io;
+use std::{io, thread as os};
 
 use greenloop::{run, thread};
 
@@ -24,7 +24,10 @@ fn a_virtual_thread_sets_users_and_groups() {
         // SAFETY: as above.
         let group = unsafe { libc::getgid() };
         let on_a_thread = move || {
-            let free = [
+            let mut groups = [0; 64];
+            // SAFETY: room for so many.
+            let groups_count = unsafe { libc::getgroups(64, groups.as_mut_ptr()) };
+            [
                 error_of!(libc::setuid(user)),
                 error_of!(libc::setgid(group)),
                 error_of!(libc::seteuid(user)),
@@ -33,18 +36,12 @@ fn a_virtual_thread_sets_users_and_groups() {
                 error_of!(libc::setregid(group, group)),
                 error_of!(libc::setresuid(user, user, user)),
                 error_of!(libc::setresgid(group, group, group)),
-            ];
-            let mut groups = [0; 64];
-            // SAFETY: room for so many.
-            let count = unsafe { libc::getgroups(64, groups.as_mut_ptr()) };
-            let for_root = [
-                error_of!(libc::setgroups(usize::try_from(count).unwrap(), groups.as_ptr())),
+                error_of!(libc::setgroups(groups_count as usize, groups.as_ptr())),
                 error_of!(libc::initgroups(c"root".as_ptr(), group)),
-            ];
-            (free, for_root)
+            ]
         };
-        let (free, for_root) = assert_ends(move || run(|| thread::run(on_a_thread)));
-        assert_eq!(free, [None; 8]);
-        assert_eq!(for_root, [if user == 0 { None } else { Some(Some(libc::EPERM)) }; 2]);
+        // Some of these are root's alone, and not even root's in some containers.
+        let expected = os::spawn(on_a_thread).join().unwrap();
+        assert_eq!(assert_ends(move || run(|| thread::run(on_a_thread))), expected);
     });
 }
