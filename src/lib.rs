@@ -5,7 +5,10 @@
 #![doc = concat!("[CONTRIBUTING]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/CONTRIBUTING.md")]
 #![doc = concat!("[asm-notes]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/asm-notes/README.md")]
 #![doc = concat!("[benches]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/benches/README.md")]
+#![doc = concat!("[echo]: ", env!("CARGO_PKG_REPOSITORY"), "/raw/main/benches/charts/echo.svg")]
 #![doc = concat!("[examples]: ", env!("CARGO_PKG_REPOSITORY"), "/blob/main/examples/README.md")]
+#![doc = concat!("[memory]: ", env!("CARGO_PKG_REPOSITORY"), "/raw/main/benches/charts/memory.svg")]
+#![doc = concat!("[yield]: ", env!("CARGO_PKG_REPOSITORY"), "/raw/main/benches/charts/yield.svg")]
 #![doc = "\n"]
 #![doc = include_str!("../README.md")]
 

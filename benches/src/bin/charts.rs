@@ -1,4 +1,4 @@
-//! Measures the main figures of greenloop beside its peers, and draws them into `charts/`.
+//! Measures the main figures of greenloop beside its peers, and draws them into `benches/charts/`.
 //!
 //! `cargo run --release -p greenloop-benches --bin charts`, some five minutes; with `--quick`, one,
 //! and figures that are good for nothing. Names of files (`yield.svg`) ask for these alone.
@@ -111,7 +111,7 @@ fn main() -> Outcome {
     // Before this keeps to one core.
     let machine = os::machine();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("a package has a folder")?;
-    let folder = root.join("charts");
+    let folder = root.join("benches/charts");
     fs::create_dir_all(&folder)?;
     for chart in asked {
         let lines = (chart.measure)(root, quick)?;
