@@ -3,9 +3,9 @@
 //! Floor 8. Uses: `next`, `elsewhere`. Used by: the names that `interpose!()` defines.
 //!
 //! For the kernel, users and groups are a thread's; POSIX has them be the process's. So libc sends
-//! a signal to each thread in its list but the caller, whom it knows by its control block, and waits
-//! until each has answered. A guest's block is not in that list: it would send the signal to its own
-//! OS thread, whose answer it never sees. So these are called on that thread's own base.
+//! a signal to each thread in its list but the caller, whom it knows by its control block, and
+//! waits until each has answered. A guest's block is not in that list: it would send the signal to
+//! its own OS thread, whose answer it never sees. So these are called on that thread's own base.
 //!
 //! What stays: another OS thread that calls one of them waits for as long as a guest here computes
 //! before it waits for something.

@@ -47,6 +47,7 @@ const UNSAFE_FILES: &[&str] = &[
     "src/interpose/export.rs",
     "src/interpose/flock.rs",
     "src/interpose/futex.rs",
+    "src/interpose/identity.rs",
     "src/interpose/inside.rs",
     "src/interpose/locks/barrier.rs",
     "src/interpose/locks/c11.rs",
